@@ -1,0 +1,1 @@
+"""The HTTP surface: store plus the torch-free half of core."""

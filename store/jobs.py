@@ -1,0 +1,217 @@
+"""What a job is and how its state may change: plain values, no SQL.
+
+Each state's docstring says how a job gets in, who takes it out, and what happens if that process dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    """The states of a job."""
+
+    QUEUED = "queued"
+    """In: submit, retry, drain, lost lease. Out: a worker's claim, a cancel. No process owns it, so none can die."""
+    RUNNING = "running"
+    """In: a claim. Out: the claiming supervisor under its lease token. If it dies, the sweeper requeues on expiry."""
+    CANCELLING = "cancelling"
+    """In: a cancel while running. Out: the supervisor, once its child is reaped. If it dies, the sweeper cancels."""
+    SUCCEEDED = "succeeded"
+    """In: the fenced publish, artifacts and state in one transaction. Final."""
+    FAILED = "failed"
+    """In: a fatal error, spent attempts, the deadline. Out: only a user's retry."""
+    CANCELLED = "cancelled"
+    """In: a cancel, at once from queued or by way of cancelling. Out: only a user's retry."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing happens to the job any more by itself."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING, JobState.QUEUED}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+
+
+class Stage(StrEnum):
+    """What a running job is doing."""
+
+    PREFLIGHT = "preflight"
+    DOWNLOADING = "downloading"
+    CALIBRATING = "calibrating"
+    QUANTIZING = "quantizing"
+    PACKING = "packing"
+    EVALUATING = "evaluating"
+    UPLOADING = "uploading"
+    PUBLISHING = "publishing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why an attempt or a job ended badly, in words that a user can act on."""
+
+    code: str
+    message: str
+    retryable: bool
+    hint: str = ""
+    stage: str | None = None
+    block: int | None = None
+    linear: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """fraction: 0 to 1, monotone within an attempt. eta_at: absolute, None while unknown. rss_bytes: of the child."""
+
+    fraction: float = 0.0
+    blocks_done: int = 0
+    blocks_total: int = 0
+    eta_at: datetime | None = None
+    rss_bytes: int | None = None
+    last_linear: str | None = None
+    last_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a submit stores. spec: the validated request (model, config, calibration, formats, targets), plain JSON.
+
+    calibration_set_id names the stored set whose text is used. idempotency_key is unique per owner.
+    request_sha256 is the hash of the canonical request, compared when an idempotency key comes again.
+    """
+
+    owner_key_id: str
+    spec: Mapping[str, Any]
+    calibration_set_id: str | None
+    queue_class: str = "default"
+    priority: int = 0
+    max_attempts: int = 3
+    labels: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of `jobs`, as read. Times are aware UTC. version grows by one with every change (ETag).
+
+    attempt numbers every claim and never falls; failures counts what the retry budget counts.
+    resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint). evaluation: measured quality.
+    """
+
+    id: str
+    owner_key_id: str
+    state: JobState
+    stage: Stage | None
+    spec: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None
+    calibration_set_id: str | None
+    queue_class: str
+    priority: int
+    labels: Mapping[str, str]
+    attempt: int
+    failures: int
+    max_attempts: int
+    lease_token: int
+    lease_expires_at: datetime | None
+    worker_id: str | None
+    progress: JobProgress
+    error: JobError | None
+    warnings: tuple[Mapping[str, Any], ...]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    available_at: datetime
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """One line of a job's history; `seq` is gap-free per job and starts at 1."""
+
+    job_id: str
+    seq: int
+    kind: str
+    at: datetime
+    attempt: int
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One claim of a job, from start to end. outcome: succeeded, failed, cancelled, released, lease_lost, or None."""
+
+    job_id: str
+    number: int
+    worker_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    error: JobError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewArtifact:
+    """A file of a finished job, already in the object store under its sha256. name: path relative to the artifact."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One published file."""
+
+    id: str
+    job_id: str
+    name: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationSet:
+    """A stored calibration text, named by its content. format: text or jsonl. The bytes lie in the object store."""
+
+    id: str
+    owner_key_id: str
+    name: str
+    format: str
+    sha256: str
+    size_bytes: int
+    documents: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A bearer key as stored: only the hash of its secret. scopes: jobs:read, jobs:write, artifacts:read, admin."""
+
+    id: str
+    name: str
+    secret_sha256: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None

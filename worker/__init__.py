@@ -1,0 +1,1 @@
+"""Runs jobs: claims them from the store and drives the engine in a child process."""
