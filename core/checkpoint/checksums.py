@@ -1,0 +1,60 @@
+"""SHA256SUMS of an artifact folder, in the form that `sha256sum -c` reads; checks a folder against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from core.checkpoint.durable import file_sha256, replace_file
+from core.errors import ArtifactInvalidError
+
+SUMS_FILE: Final = "SHA256SUMS"
+_LINE: Final = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<file>[^/\\\n]+)")
+
+
+def write_sha256sums(folder: Path, known: Mapping[str, str] | None = None) -> Path:
+    """Writes SHA256SUMS over every other file of the folder, sorted by name, and returns its path.
+
+    known: hashes that the caller already has, by file name; the other files are read.
+    """
+    known = known or {}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS_FILE)
+    lines = [f"{known.get(name) or file_sha256(folder / name)}  {name}\n" for name in names]
+    path = folder / SUMS_FILE
+    replace_file(path, ["".join(lines).encode()])
+    return path
+
+
+def read_sha256sums(folder: Path) -> dict[str, str]:
+    """Returns SHA-256 by file name. Raises ArtifactInvalidError where the list is absent or malformed."""
+    try:
+        text = (folder / SUMS_FILE).read_text()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise ArtifactInvalidError(SUMS_FILE, "absent or not text.") from error
+    sums: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None or match["file"] in sums:
+            raise ArtifactInvalidError(SUMS_FILE, f"the line {line!r} is not a hash and a new file name.")
+        sums[match["file"]] = match["sha256"]
+    return sums
+
+
+def verify_sha256sums(folder: Path) -> dict[str, str]:
+    """Checks every file against SHA256SUMS, and that none is unlisted; returns SHA-256 by file name.
+
+    Raises ArtifactInvalidError, naming the file, where one is absent, changed or not listed.
+    """
+    sums = read_sha256sums(folder)
+    present = {path.name for path in folder.iterdir() if path.name != SUMS_FILE}
+    for name, sha256 in sums.items():
+        if name not in present:
+            raise ArtifactInvalidError(name, "listed in SHA256SUMS, but not there.")
+        if file_sha256(folder / name) != sha256:
+            raise ArtifactInvalidError(name, "its bytes do not have the hash in SHA256SUMS.")
+    unlisted = sorted(present - set(sums))
+    if unlisted:
+        raise ArtifactInvalidError(unlisted[0], "not listed in SHA256SUMS.")
+    return sums

@@ -1,0 +1,204 @@
+"""A run's work folder: which blocks are solved, under which settings, so that a killed run goes on where it stood.
+
+A block counts once its file and the manifest that records it are both on disk; anything later is dropped at the next
+start. The manifest knows files and hashes; what the tensors mean is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+
+from core.checkpoint.durable import TEMPORARY_MARK, file_sha256, replace_file
+from core.checkpoint.layout import LayoutError, read_entries, read_tensor, tensors_stream
+from core.errors import ResumeRefusedError
+
+MANIFEST_FILE: Final = "manifest.json"
+MANIFEST_VERSION: Final = 1
+ACTIVATIONS_KEPT: Final = 2
+FAULT_POINTS: Final = ("block_written", "block_synced", "block_recorded")
+"""Where `on_fault` is called: block bytes synced beside their place; block in place; manifest records the block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Everything that the bytes of a block depend on. Two runs with equal fingerprints write equal blocks.
+
+    config: canonical JSON. numerics: library, device, instruction set and dtype, for example "torch 2.13.0 cpu AVX512".
+    """
+
+    model_sha256: str
+    calibration_sha256: str
+    config: str
+    engine_version: str
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedFile:
+    """A file of the work folder with the hash that it must have."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedBlock:
+    """One solved block: its file and its lines of the report, as plain JSON values."""
+
+    block: RecordedFile
+    rows: tuple[dict[str, Any], ...]
+
+
+class Manifest:
+    """The record of one work folder; made by `Manifest.open`. One process at a time may use a folder."""
+
+    def __init__(self, work_dir: Path, fingerprint: Fingerprint, on_fault: Callable[[str], None]) -> None:
+        self._work_dir = work_dir
+        self._fingerprint = fingerprint
+        self._on_fault = on_fault
+        self._blocks: list[RecordedBlock] = []
+        self._activations: dict[int, RecordedFile] = {}
+
+    @classmethod
+    def open(
+        cls, work_dir: Path, fingerprint: Fingerprint, *, on_fault: Callable[[str], None] = lambda _: None
+    ) -> Self:
+        """Creates the folder's record, or resumes it: verifies every block's hash and keeps the unbroken prefix.
+
+        on_fault is told each name of FAULT_POINTS when it is reached. Raises ResumeRefusedError, naming the field,
+        where the folder was begun with another fingerprint or its record cannot be read.
+        """
+        manifest = cls(work_dir, fingerprint, on_fault)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        for leftover in work_dir.glob(f"*{TEMPORARY_MARK}*"):
+            leftover.unlink(missing_ok=True)
+        if (work_dir / MANIFEST_FILE).exists():
+            manifest._resume(_read_record(work_dir / MANIFEST_FILE))
+        manifest._save()
+        return manifest
+
+    @property
+    def work_dir(self) -> Path:
+        """Returns the work folder."""
+        return self._work_dir
+
+    @property
+    def blocks_done(self) -> int:
+        """Returns how many blocks, counted from the first, are solved, synced and verified."""
+        return len(self._blocks)
+
+    def record_block(
+        self, index: int, tensors: Mapping[str, torch.Tensor], report_rows: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """Stores the next block durably and returns its file's SHA-256.
+
+        report_rows: the block's lines of the report, JSON values only. Raises ValueError where `index` is not the next.
+        """
+        if index != self.blocks_done:
+            raise ValueError(f"block {index} recorded after {self.blocks_done} blocks; blocks are recorded in order")
+        path = self.block_file(index)
+        sha256 = replace_file(path, tensors_stream(tensors, {}), before_rename=lambda: self._on_fault("block_written"))
+        self._on_fault("block_synced")
+        rows = tuple(dict(row) for row in report_rows)
+        self._blocks.append(RecordedBlock(block=RecordedFile(file=path.name, sha256=sha256), rows=rows))
+        self._save()
+        self._on_fault("block_recorded")
+        return sha256
+
+    def block_file(self, index: int) -> Path:
+        """Returns where the block's tensors are, or will be."""
+        return self._work_dir / f"block-{index:05d}.safetensors"
+
+    def block_tensors(self, index: int) -> dict[str, torch.Tensor]:
+        """Returns a recorded block's tensors. Raises IndexError on a block that is not recorded."""
+        return _load(self._work_dir / self._blocks[index].block.file)
+
+    def block_sha256(self, index: int) -> str:
+        """Returns the SHA-256 of a recorded block's file."""
+        return self._blocks[index].block.sha256
+
+    def block_rows(self, index: int) -> list[dict[str, Any]]:
+        """Returns a recorded block's lines of the report."""
+        return [dict(row) for row in self._blocks[index].rows]
+
+    def save_activations(self, index: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keeps the activations that enter block `index`, and those that entered the one before; drops older ones.
+
+        They only save work at a resume and their hash is checked, so no wait for the disk is spent on them.
+        """
+        path = self._work_dir / f"activations-{index:05d}.safetensors"
+        sha256 = replace_file(path, tensors_stream(tensors, {}), sync=False)
+        self._activations[index] = RecordedFile(file=path.name, sha256=sha256)
+        dropped = [self._activations.pop(old) for old in sorted(self._activations)[:-ACTIVATIONS_KEPT]]
+        self._save()
+        for recorded in dropped:
+            (self._work_dir / recorded.file).unlink(missing_ok=True)
+
+    def load_activations(self, index: int) -> dict[str, torch.Tensor] | None:
+        """Returns the activations that enter block `index`, or None where they are absent or not what was saved."""
+        recorded = self._activations.get(index)
+        if recorded is None or not self._verified(recorded):
+            return None
+        return _load(self._work_dir / recorded.file)
+
+    def _resume(self, record: _Record) -> None:
+        for field in fields(Fingerprint):
+            expected, found = getattr(record.fingerprint, field.name), getattr(self._fingerprint, field.name)
+            if expected != found:
+                raise ResumeRefusedError(field.name, expected, found)
+        for block in record.blocks:
+            if not self._verified(block.block):
+                break
+            self._blocks.append(block)
+        self._activations = dict(record.activations)
+
+    def _verified(self, recorded: RecordedFile) -> bool:
+        path = self._work_dir / recorded.file
+        return path.is_file() and file_sha256(path) == recorded.sha256
+
+    def _save(self) -> None:
+        record = {
+            "version": MANIFEST_VERSION,
+            "fingerprint": asdict(self._fingerprint),
+            "blocks": [asdict(block) for block in self._blocks],
+            "activations": {str(index): asdict(recorded) for index, recorded in self._activations.items()},
+        }
+        text = json.dumps(record, sort_keys=True, allow_nan=False).encode()
+        replace_file(self._work_dir / MANIFEST_FILE, [text])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    fingerprint: Fingerprint
+    blocks: tuple[RecordedBlock, ...]
+    activations: dict[int, RecordedFile]
+
+
+def _read_record(path: Path) -> _Record:
+    try:
+        values = json.loads(path.read_bytes())
+        if values["version"] != MANIFEST_VERSION:
+            raise ResumeRefusedError("manifest version", str(values["version"]), str(MANIFEST_VERSION))
+        return _Record(
+            fingerprint=Fingerprint(**values["fingerprint"]),
+            blocks=tuple(
+                RecordedBlock(block=RecordedFile(**block["block"]), rows=tuple(block["rows"]))
+                for block in values["blocks"]
+            ),
+            activations={int(index): RecordedFile(**entry) for index, entry in values["activations"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeRefusedError(path.name, "a readable record", f"unreadable: {error}") from error
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return {name: read_tensor(entry) for name, entry in read_entries(path).items()}
+    except (LayoutError, FileNotFoundError) as error:
+        raise ResumeRefusedError(path.name, "the file that was recorded", str(error)) from error
