@@ -1,0 +1,61 @@
+"""Damps a Hessian and returns U, the upper Cholesky factor of its inverse: UᵀU = (H + λI)⁻¹.
+
+With J the reversal of rows and columns, J(H+λI)J = MMᵀ (M lower) gives U = J M⁻¹ J: one factorization and one triangular
+inverse, where factorizing the inverse takes twice the work and loses more digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from core.errors import NumericalError
+
+# Each failed factorization is tried again in float64, then with this many times the damping.
+DAMP_STEP = 4.0
+LARGEST_DAMP_PERCENT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InverseFactor:
+    """U_II: float32 [I, I], upper. damp_percent: the fraction of mean diag H really used. steps: what had to be tried."""
+
+    U_II: torch.Tensor  # noqa: N815 - shapes live in names
+    damp_percent: float
+    steps: tuple[str, ...]
+
+
+def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
+    """Returns the factor of the damped inverse; H is symmetric, float32, and is not changed.
+
+    A dead input (H_ii = 0) gets the mean diagonal as its curvature, so that its weights round to nearest and move nothing.
+    Raises NumericalError when float32, float64 and every damping step below 1 fail.
+    """
+    diagonal_I = H_II.diagonal()
+    mean_diagonal = float(diagonal_I.mean())
+    if not bool(torch.isfinite(diagonal_I).all()):
+        raise NumericalError("hessian", "The Hessian holds values that are not finite.")
+    steps: list[str] = []
+    damp = damp_percent
+    while damp < LARGEST_DAMP_PERCENT or damp == damp_percent:
+        for dtype in (torch.float32, torch.float64):
+            U_II = _try_factor(H_II, damp * mean_diagonal, mean_diagonal, dtype)
+            if U_II is not None:
+                return InverseFactor(U_II=U_II, damp_percent=damp, steps=tuple(steps))
+            steps.append(f"{str(dtype).removeprefix('torch.')} failed at damp_percent {damp:g}")
+        damp *= DAMP_STEP
+    raise NumericalError("hessian", f"The Hessian could not be factorized ({'; '.join(steps)}).")
+
+
+def _try_factor(H_II: torch.Tensor, damp: float, mean_diagonal: float, dtype: torch.dtype) -> torch.Tensor | None:
+    damped_II = H_II.to(dtype, copy=True)
+    diagonal_I = damped_II.diagonal()
+    diagonal_I[diagonal_I == 0] = mean_diagonal if mean_diagonal > 0 else 1.0
+    diagonal_I += damp
+    M_II, info = torch.linalg.cholesky_ex(damped_II.flip(0, 1))
+    if int(info) != 0:
+        return None
+    identity_II = torch.eye(H_II.shape[0], dtype=dtype, device=H_II.device)
+    U_II = torch.linalg.solve_triangular(M_II, identity_II, upper=False).flip(0, 1)
+    return U_II.float().contiguous() if bool(torch.isfinite(U_II).all()) else None

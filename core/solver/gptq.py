@@ -1,0 +1,184 @@
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): codes for weights that share one input set, columns solved in order.
+
+With U the upper Cholesky factor of the damped inverse Hessian, column j's residual e_j = (w_j - w_hat_j) / U_jj is pushed
+onto the columns to its right, w_k -= e_j U_jk. The damped loss is then exactly Σ e_j².
+
+Legend: O out_features, I in_features, G groups, S inputs in a group, C columns of one update. `column` counts in the
+order of solving, `input` in the order of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from core.configs import GPTQConfig, Order, ScaleSearch
+from core.solver import grid, kernels
+from core.solver.factor import InverseFactor, factorize
+from core.weights import QuantizedWeight
+
+UPDATE_COLUMNS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveOrder:
+    """Which input is solved when, and in which group it lies.
+
+    inputs_I: input of each column, int64. group_I: group of each column, int64, rising by whole groups unless the
+    groups are fixed to the checkpoint's layout.
+    """
+
+    inputs_I: torch.Tensor  # noqa: N815 - shapes live in names
+    group_I: torch.Tensor  # noqa: N815
+    group_size: int
+
+    @property
+    def g_idx_I(self) -> torch.Tensor:  # noqa: N802 - shapes live in names
+        """Returns the group of each input, int32, in the checkpoint's order."""
+        g_idx_I = torch.empty_like(self.group_I)
+        g_idx_I[self.inputs_I] = self.group_I
+        return g_idx_I.to(torch.int32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedSet:
+    """What all linears of one input set share: the order and the factor in that order."""
+
+    order: SolveOrder
+    factor: InverseFactor
+    diagonal_I: torch.Tensor  # noqa: N815 - diag H in the order of solving
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTQSolution:
+    """weight: codes in the checkpoint's order. damped_loss: Σ e², equal to tr((W-Ŵ)(H+λI)(W-Ŵ)ᵀ)."""
+
+    weight: QuantizedWeight
+    damped_loss: float
+
+
+def prepare_set(H_II: torch.Tensor, config: GPTQConfig) -> PreparedSet:
+    """Chooses the order and factorizes once for all linears that share H; raises NumericalError as `factorize`."""
+    order = solve_order(H_II.diagonal(), config.order, config.group_size)
+    inputs_I = order.inputs_I
+    ordered_II = H_II[inputs_I][:, inputs_I] if config.order.sorts_columns else H_II
+    return PreparedSet(
+        order=order,
+        factor=factorize(ordered_II, config.damp_percent),
+        diagonal_I=H_II.diagonal()[inputs_I],
+    )
+
+
+def solve_order(diagonal_I: torch.Tensor, order: Order, group_size: int) -> SolveOrder:
+    """Returns the order of columns; ties in the diagonal keep the checkpoint's order."""
+    width = diagonal_I.shape[0]
+    size = width if group_size == -1 else group_size
+    natural_I = torch.arange(width, device=diagonal_I.device)
+    inputs_I = torch.argsort(diagonal_I, descending=True, stable=True) if order.sorts_columns else natural_I
+    layout_I = inputs_I if order.fixes_groups else natural_I
+    return SolveOrder(inputs_I=inputs_I, group_I=layout_I // size, group_size=size)
+
+
+def solve(W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig, *, update: int = UPDATE_COLUMNS) -> GPTQSolution:
+    """Solves one weight, float32 [O, I], not changed; `update` bounds the columns between two matrix products.
+
+    The result does not depend on `update` (up to float32 rounding): a group's scales are taken from weights to which
+    every earlier column's residual has been applied.
+    """
+    solver = _ColumnSolver(W_OI, prepared, config)
+    for start, stop in _updates(prepared.order, fixed=config.order.fixes_groups, update=update):
+        solver.advance(start, stop)
+    return solver.solution()
+
+
+def _updates(order: SolveOrder, *, fixed: bool, update: int) -> list[tuple[int, int]]:
+    """Returns column ranges no wider than `update`; unless groups are fixed, none crosses a group's border."""
+    width = order.inputs_I.shape[0]
+    span = width if fixed else order.group_size
+    return [
+        (start, min(start + update, border + span, width))
+        for border in range(0, width, span)
+        for start in range(border, min(border + span, width), update)
+    ]
+
+
+class _ColumnSolver:
+    """The state of one solve: live weights, grid, codes, all in the order of solving."""
+
+    def __init__(self, W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig) -> None:
+        self._config = config
+        self._order = prepared.order
+        self._U_II = prepared.factor.U_II
+        self._cost_I = _costs(prepared, config.scale_search)
+        self._W_OI = W_OI.float()[:, self._order.inputs_I].contiguous()
+        self._codes_OI = torch.empty(self._W_OI.shape, dtype=torch.uint8, device=W_OI.device)
+        self._damped_loss = 0.0
+        groups = self._W_OI.shape[1] // self._order.group_size
+        shape = (self._W_OI.shape[0], groups)
+        self._scales_OG = torch.empty(shape, device=W_OI.device)
+        self._zeros_OG = torch.empty(shape, device=W_OI.device)
+        if config.order.fixes_groups:
+            self._fit_all_groups()
+
+    def advance(self, start: int, stop: int) -> None:
+        """Solves columns start to stop and applies their residuals to all columns after stop."""
+        size = self._order.group_size
+        if not self._config.order.fixes_groups and start % size == 0:
+            self._fit_live_group(start // size)
+        group_C = self._order.group_I[start:stop]
+        codes_OC, residuals_OC = kernels.solve_columns(
+            self._W_OI[:, start:stop].contiguous(),
+            self._U_II[start:stop, start:stop].contiguous(),
+            self._scales_OG[:, group_C].contiguous(),
+            self._zeros_OG[:, group_C].contiguous(),
+            grid.top_code(self._config.bits),
+        )
+        self._codes_OI[:, start:stop] = codes_OC
+        self._damped_loss += float(residuals_OC.square().sum())
+        self._W_OI[:, stop:].addmm_(residuals_OC, self._U_II[start:stop, stop:], alpha=-1)
+
+    def solution(self) -> GPTQSolution:
+        """Returns the codes in the checkpoint's order."""
+        codes_OI = torch.empty_like(self._codes_OI)
+        codes_OI[:, self._order.inputs_I] = self._codes_OI
+        weight = QuantizedWeight(
+            codes_OI=codes_OI,
+            scales_OG=self._scales_OG.half(),
+            zeros_OG=self._zeros_OG.to(torch.uint8),
+            g_idx_I=self._order.g_idx_I,
+            bits=self._config.bits,
+            group_size=self._config.group_size,
+            sym=self._config.sym,
+        )
+        return GPTQSolution(weight=weight, damped_loss=self._damped_loss)
+
+    def _fit_all_groups(self) -> None:
+        """Fits every group before the first column, in the checkpoint's layout."""
+        size = self._order.group_size
+        by_input_I = torch.argsort(self._order.inputs_I)
+        W_OGS = self._W_OI[:, by_input_I].unflatten(1, (-1, size))
+        fitted = self._fit(W_OGS, self._cost_I[by_input_I].unflatten(0, (-1, size)))
+        self._scales_OG, self._zeros_OG = fitted.scales_OG, fitted.zeros_OG
+
+    def _fit_live_group(self, group: int) -> None:
+        size = self._order.group_size
+        columns = slice(group * size, (group + 1) * size)
+        fitted = self._fit(self._W_OI[:, None, columns], self._cost_I[None, columns])
+        self._scales_OG[:, group] = fitted.scales_OG[:, 0]
+        self._zeros_OG[:, group] = fitted.zeros_OG[:, 0]
+
+    def _fit(self, W_OGS: torch.Tensor, cost_GS: torch.Tensor) -> grid.Grid:
+        bits, sym = self._config.bits, self._config.sym
+        if self._config.scale_search is ScaleSearch.MINMAX:
+            return grid.minmax_grid(W_OGS, bits=bits, sym=sym)
+        return grid.searched_grid(W_OGS, cost_GS, bits=bits, sym=sym)
+
+
+def _costs(prepared: PreparedSet, search: ScaleSearch) -> torch.Tensor:
+    """Returns c_j per column, scaled to mean 1 so that float32 sums keep their digits."""
+    if search is ScaleSearch.CURVATURE:
+        cost_I = prepared.factor.U_II.diagonal().square().reciprocal()
+    else:
+        cost_I = prepared.diagonal_I.clone()
+    return cost_I / cost_I.mean().clamp(min=torch.finfo(torch.float32).tiny)

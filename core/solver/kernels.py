@@ -1,0 +1,29 @@
+"""Chooses, by the device that the tensors lie on, who runs the solver's two inner loops.
+
+The CPU has compiled kernels; every other device runs the torch reference, whose results are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from core.solver import numba_kernels, reference
+
+
+def solve_columns(
+    W_OC: torch.Tensor, U_CC: torch.Tensor, scales_OC: torch.Tensor, zeros_OC: torch.Tensor, top_code: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solves the columns of one update in order, pushing each residual onto the columns to its right.
+
+    All float32. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32 [O, C]; W_OC is overwritten.
+    """
+    backend = numba_kernels if W_OC.device.type == "cpu" else reference
+    return backend.solve_columns(W_OC, U_CC, scales_OC, zeros_OC, top_code)
+
+
+def best_candidate(
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
+) -> torch.Tensor:
+    """Returns, per row and group, the index of the candidate with the least weighted squared difference, int64 [O, G]."""
+    backend = numba_kernels if W_OGS.device.type == "cpu" else reference
+    return backend.best_candidate(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
