@@ -1,1 +1,1 @@
-"""The HTTP surface: store plus the torch-free half of core."""
+"""The HTTP service: validates requests, writes rows, streams artifacts. It carries no torch and does no quantization."""

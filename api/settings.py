@@ -1,0 +1,47 @@
+"""Reads where the API listens and what it accepts from BITMILL_* variables, once; the store's settings come with it."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from store.settings import StoreSettings
+
+MEBIBYTE = 1024 * 1024
+
+
+class ApiSettings(StoreSettings):
+    """host, port: where the server listens; the launcher hands the same values to uvicorn.
+
+    secret_key: signs page tokens; every replica needs the same one. None: one is made and kept in the data directory.
+    max_body_bytes: of a JSON body. max_calibration_bytes: of one uploaded text. upload_seconds: for one whole upload.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BITMILL_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    secret_key: SecretStr | None = Field(default=None, min_length=32)
+    max_body_bytes: int = Field(default=MEBIBYTE, ge=1024)
+    max_calibration_bytes: int = Field(default=256 * MEBIBYTE, ge=1024)
+    upload_seconds: float = Field(default=600.0, gt=0)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether a bound address is a loopback one; any name but `localhost` counts as reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def settings_from_env() -> ApiSettings:
+    """Returns the settings as the environment says; raises pydantic.ValidationError naming each wrong field."""
+    return ApiSettings()
