@@ -1,0 +1,166 @@
+"""Records what a model passes to each of its blocks, by running the model with the blocks replaced by recorders.
+
+Masks, position embeddings and whatever else a family hands down come from the model's own call and are never rebuilt by
+hand. Recorders pass the hidden states through, so a capture costs the embedding and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import ModelProblem, ModelRefusedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockArguments:
+    """What a block is called with besides the hidden states, which come first or as `hidden_states`."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    hidden_by_name: bool
+
+    def call(self, block: Callable[..., Any], hidden: torch.Tensor) -> torch.Tensor:
+        """Runs the block and returns the hidden states that leave it."""
+        if self.hidden_by_name:
+            output = block(*self.args, hidden_states=hidden, **self.kwargs)
+        else:
+            output = block(hidden, *self.args, **self.kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedBatch:
+    """One model call: hidden states entering block 0, [B, T, hidden], and each block's other arguments."""
+
+    hidden: torch.Tensor
+    arguments: tuple[BlockArguments, ...]
+    token_mask: torch.Tensor | None
+
+
+ModelCall = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class _CaptureCompleteError(Exception):
+    """Ends the model's forward when the last block was reached; nothing behind it is needed."""
+
+
+class _ChangedBetweenBlocksError(Exception):
+    """The model did something to the hidden states between two blocks, or unpacks a tuple."""
+
+
+def capture(
+    model: nn.Module, blocks: Sequence[nn.Module], calls: Iterable[ModelCall], on_batch: Callable[[int], None]
+) -> list[CapturedBatch]:
+    """Runs the model on each call up to its first block; the parts before the blocks must hold real weights.
+
+    Raises ModelRefusedError where the model changes hidden states between its blocks. on_batch gets the count so far.
+    """
+    shared = _SharedTensors()
+    captured: list[CapturedBatch] = []
+    for args, kwargs in calls:
+        captured.append(_capture_call(model, blocks, args, kwargs, shared))
+        on_batch(len(captured))
+    return captured
+
+
+def _capture_call(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    shared: _SharedTensors,
+) -> CapturedBatch:
+    for as_tuple in (False, True):
+        recording = _Recording(blocks, as_tuple=as_tuple)
+        try:
+            with recording:
+                model(*args, **{**kwargs, "use_cache": False})
+        except _CaptureCompleteError:
+            return CapturedBatch(
+                hidden=recording.first_hidden,
+                arguments=tuple(shared.canonical(arguments) for arguments in recording.arguments),
+                token_mask=_token_mask(kwargs),
+            )
+        except _ChangedBetweenBlocksError:
+            continue
+    raise ModelRefusedError(
+        ModelProblem.UNSUPPORTED_ARCHITECTURE,
+        f"{type(model).__name__} changes its hidden states between blocks.",
+        "This kind of decoder cannot be quantized block by block.",
+    )
+
+
+class _Recording:
+    """Replaces the blocks' forward while the context is open."""
+
+    def __init__(self, blocks: Sequence[nn.Module], *, as_tuple: bool) -> None:
+        self._blocks = blocks
+        self._as_tuple = as_tuple
+        self.arguments: list[BlockArguments] = []
+        self.first_hidden = torch.empty(0)
+        self._passed_on: torch.Tensor | None = None
+
+    def __enter__(self) -> None:
+        for block in self._blocks:
+            block.forward = self._record
+
+    def __exit__(self, *_: object) -> None:
+        for block in self._blocks:
+            del block.forward
+
+    def _record(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands in for any block's forward
+        by_name = "hidden_states" in kwargs
+        hidden = kwargs.pop("hidden_states") if by_name else args[0]
+        rest = args if by_name else args[1:]
+        if self._passed_on is None:
+            self.first_hidden = hidden.detach().clone()
+        elif hidden is not self._passed_on:
+            raise _ChangedBetweenBlocksError
+        self._passed_on = hidden
+        self.arguments.append(BlockArguments(args=rest, kwargs=kwargs, hidden_by_name=by_name))
+        if len(self.arguments) == len(self._blocks):
+            raise _CaptureCompleteError
+        return (hidden,) if self._as_tuple else hidden
+
+
+class _SharedTensors:
+    """Keeps one copy of equal tensors: every batch of the same shape gets the same mask and position embeddings."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[torch.Size, torch.dtype], list[torch.Tensor]] = {}
+
+    def canonical(self, arguments: BlockArguments) -> BlockArguments:
+        return BlockArguments(
+            args=self._map(arguments.args),
+            kwargs=self._map(dict(arguments.kwargs)),
+            hidden_by_name=arguments.hidden_by_name,
+        )
+
+    def _map(self, value: Any) -> Any:  # noqa: ANN401 - a tree of whatever blocks are called with
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, dict):
+            return {key: self._map(item) for key, item in value.items()}
+        if type(value) in {tuple, list}:
+            return type(value)(self._map(item) for item in value)
+        return value
+
+    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        known = self._known.setdefault((tensor.shape, tensor.dtype), [])
+        for candidate in known:
+            if candidate is tensor or torch.equal(candidate, tensor):
+                return candidate
+        known.append(tensor.detach())
+        return known[-1]
+
+
+def _token_mask(kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    mask = kwargs.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or bool((mask != 0).all()):  # noqa: PLR2004 - [B, T]
+        return None
+    return mask != 0

@@ -1,0 +1,130 @@
+"""Builds a model without weights from a folder's config, and fills and empties parts of it from a checkpoint.
+
+Parameters start on the meta device; buffers that a module computes for itself (rotary frequencies) are real. A part is
+loaded in float32 when its turn comes and dropped when it is done, so that the whole model is never in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from core.errors import ModelProblem, ModelRefusedError
+from core.model.names import NameMap, map_names
+from core.model.structure import Blocks, find_blocks
+
+COMPUTE_DTYPE = torch.float32
+
+
+class TensorSource(Protocol):
+    """Where weights come from, one tensor at a time."""
+
+    def names(self) -> tuple[str, ...]:
+        """Returns every tensor's name."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Returns one tensor."""
+
+
+def build_empty(source_dir: Path) -> PreTrainedModel:
+    """Returns the decoder that config.json describes, in evaluation mode, its parameters on the meta device.
+
+    Never runs code from the folder. Raises ModelRefusedError where transformers cannot build a decoder from it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source_dir, trust_remote_code=False)
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPE, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+        raise ModelRefusedError(
+            ModelProblem.UNSUPPORTED_ARCHITECTURE,
+            f"transformers cannot build a causal language model from config.json: {error}",
+            "Use a decoder model of a family that this transformers version knows.",
+        ) from error
+    return model.eval()  # type: ignore[no-any-return]  # the auto class is untyped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skeleton:
+    """A model without weights, its blocks, and where each tensor lies in the checkpoint."""
+
+    model: PreTrainedModel
+    blocks: Blocks
+    names: NameMap
+
+    @classmethod
+    def open(cls, source_dir: Path, source: TensorSource) -> Skeleton:
+        """Builds the model and maps every parameter to a checkpoint tensor; raises ModelRefusedError where one is missing."""
+        model = build_empty(source_dir)
+        return cls(model=model, blocks=find_blocks(model), names=map_names(model, source.names()))
+
+    def block_targets(self, index: int) -> tuple[str, ...]:
+        """Returns the module names of a block's checkpoint tensors."""
+        prefix = f"{self.blocks.path(index)}."
+        return tuple(name for name in self.names.source_of if name.startswith(prefix))
+
+    def outer_targets(self) -> tuple[str, ...]:
+        """Returns the module names of all tensors outside the blocks."""
+        prefix = f"{self.blocks.prefix}."
+        return tuple(name for name in self.names.source_of if not name.startswith(prefix))
+
+    def embedding_targets(self) -> tuple[str, ...]:
+        """Returns what must be loaded to run the model up to its first block: all outside the blocks but an untied head."""
+        head = self.model.get_output_embeddings()
+        paths = [path for path, module in self.model.named_modules() if module is head]
+        return tuple(
+            name for name in self.outer_targets() if not any(name.startswith(f"{path}.") for path in paths if path)
+        )
+
+    def load(self, source: TensorSource, targets: Iterable[str]) -> None:
+        """Puts real float32 tensors in place; raises ModelRefusedError on a value that is not finite."""
+        for target in targets:
+            name = self.names.source_of[target]
+            tensor = source.tensor(name).to(COMPUTE_DTYPE)
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelRefusedError(
+                    ModelProblem.NON_FINITE_WEIGHTS,
+                    f"Tensor {name} holds values that are not finite.",
+                    "Use an intact copy of the model.",
+                )
+            _place(self.model, target, tensor)
+        self._tie()
+
+    def drop(self, targets: Iterable[str]) -> None:
+        """Frees the tensors again."""
+        state = dict(self.model.named_parameters(remove_duplicate=False)) | dict(self.model.named_buffers())
+        for target in targets:
+            if target in state:
+                _place(self.model, target, torch.empty_like(state[target], device="meta"))
+        self._tie()
+
+    def _tie(self) -> None:
+        for target, original in self.names.tied.items():
+            owner, attribute = _owner(self.model, original)
+            tied_owner, tied_attribute = _owner(self.model, target)
+            tied_owner._parameters[tied_attribute] = owner._parameters[attribute]  # noqa: SLF001 - torch has no setter that shares
+
+
+def source_names(names: NameMap, targets: Iterable[str]) -> Mapping[str, str]:
+    """Returns checkpoint names by module name for some module names."""
+    return {target: names.source_of[target] for target in targets}
+
+
+def _owner(model: nn.Module, target: str) -> tuple[nn.Module, str]:
+    path, _, attribute = target.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _place(model: nn.Module, target: str, tensor: torch.Tensor) -> None:
+    module, attribute = _owner(model, target)
+    if attribute in module._parameters:  # noqa: SLF001 - a parameter on the meta device cannot be written in place
+        setattr(module, attribute, nn.Parameter(tensor, requires_grad=False))
+    else:
+        module._buffers[attribute] = tensor  # noqa: SLF001 - keeps the buffer registered
