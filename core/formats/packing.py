@@ -35,29 +35,30 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
     N must be a multiple of `codes_per_unit(bits)`. Codes are trusted: one that is too large spoils its neighbours.
     """
-    codes = codes.contiguous()
+    *leading, count = codes.shape
+    flat = codes.reshape(-1)
+    if flat.storage_offset() % _LANES:  # a slice of something larger: torch only reinterprets aligned memory
+        flat = flat.clone()
     if bits == _LANES:
-        return codes.view(torch.int32)
-    lanes = codes.view(torch.int64).reshape(-1)
+        return flat.view(torch.int32).view(*leading, count // 4)
+    lanes = flat.view(torch.int64)
     dense = torch.empty(len(lanes), bits, dtype=torch.uint8, device=codes.device)
     for part, target in _chunks(lanes, dense):
         target.copy_(_close_gaps(part, bits).view(torch.uint8).view(-1, _LANES)[:, :bits])
-    *leading, count = codes.shape
-    return dense.view(*leading, count * bits // _LANES).view(torch.int32)
+    return dense.view(-1).view(torch.int32).view(*leading, count * bits // WORD_BITS)
 
 
 def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Unpacks int32 words [..., W] into uint8 codes [..., 32*W/bits]; the inverse of `pack`."""
-    words = words.contiguous()
+    *leading, count = words.shape
+    dense = words.reshape(-1).view(torch.uint8).view(-1, bits)
     if bits == _LANES:
-        return words.view(torch.uint8)
-    dense = words.view(torch.uint8).view(-1, bits)
+        return dense.reshape(*leading, count * WORD_BITS // bits)
     lanes = torch.empty(len(dense), dtype=torch.int64, device=words.device)
     for part, target in _chunks(dense, lanes):
         spread = torch.zeros(len(part), _LANES, dtype=torch.uint8, device=words.device)
         spread[:, :bits] = part
         target.copy_(_open_gaps(spread.view(torch.int64).view(-1), bits))
-    *leading, count = words.shape
     return lanes.view(torch.uint8).view(*leading, count * WORD_BITS // bits)
 
 
