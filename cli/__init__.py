@@ -1,1 +1,1 @@
-"""The `bitmill` command."""
+"""The `bitmill` program: each command parses what was typed, calls store, core or the API, and prints."""

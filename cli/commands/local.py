@@ -1,0 +1,100 @@
+"""`bitmill run` and `bitmill eval`: the engine on this machine, without a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import (
+    BitsOption,
+    CalibrationOptions,
+    DampPercentOption,
+    DescActOption,
+    GroupSizeOption,
+    JsonOption,
+    MethodOption,
+    QuantizationOptions,
+    SamplesOption,
+    ScaleSearchOption,
+    SeedOption,
+    SeqLenOption,
+    StaticGroupsOption,
+    SymOption,
+    TargetOption,
+    TrueSequentialOption,
+)
+from core.configs import Method
+
+
+def run(
+    src: Annotated[Path, typer.Option("--src", help="Model folder: config.json, tokenizer, safetensors.")],
+    dst: Annotated[Path, typer.Option("--dst", help="Folder of the artifact; it must not exist yet.")],
+    calib: Annotated[
+        Path | None,
+        typer.Option("--calib", help="Text or JSONL ({'text': ...}) to calibrate on.", show_default="built-in text"),
+    ] = None,
+    method: MethodOption = Method.GPTQ,
+    bits: BitsOption = None,
+    group_size: GroupSizeOption = None,
+    sym: SymOption = None,
+    desc_act: DescActOption = None,
+    static_groups: StaticGroupsOption = None,
+    damp_percent: DampPercentOption = None,
+    true_sequential: TrueSequentialOption = None,
+    scale_search: ScaleSearchOption = None,
+    samples: SamplesOption = None,
+    seq_len: SeqLenOption = None,
+    seed: SeedOption = None,
+    target: TargetOption = None,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep <dst>.work, the finished blocks.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Quantize a model folder right here, block by block, with the memory of one block.
+
+    Ctrl-C stops after the batch under way and keeps every finished block: the same command goes on from there.
+    """
+    from cli.local_run import LocalRun, run_local
+
+    run_local(
+        LocalRun(
+            src=src,
+            dst=dst,
+            calibration_file=calib,
+            quantization=QuantizationOptions(
+                method=method,
+                bits=bits,
+                group_size=group_size,
+                sym=sym,
+                desc_act=desc_act,
+                static_groups=static_groups,
+                damp_percent=damp_percent,
+                true_sequential=true_sequential,
+                scale_search=scale_search,
+            ),
+            calibration=CalibrationOptions(samples=samples, seq_len=seq_len, seed=seed),
+            targets=tuple(str(name) for name in target or ()),
+            keep_work=keep_work,
+        ),
+        as_json=json_output,
+    )
+
+
+def evaluate(
+    model: Annotated[Path, typer.Option("--model", help="Float model folder.", exists=True, file_okay=False)],
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Text or JSONL.", show_default="built-in evaluation text")
+    ] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option("--artifact", help="Bitmill artifact to compare with it.", exists=True, file_okay=False),
+    ] = None,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=16, help="Tokens per window.")] = 512,
+    max_windows: Annotated[int, typer.Option("--max-windows", min=1, help="Windows measured at most.")] = 64,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure perplexity, of a model and of an artifact made from it, on the same text."""
+    from cli.local_eval import run_eval
+
+    run_eval(model=model, artifact=artifact, text=text, seq_len=seq_len, max_windows=max_windows, as_json=json_output)

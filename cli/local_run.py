@@ -1,0 +1,196 @@
+"""`bitmill run`: checks model and options, draws the calibration windows, runs the pipeline, sums up the losses.
+
+The engine does the work and reports events; this module only feeds it and shows what it says.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.preflight.checks import check_config
+from core.preflight.resources import check_disk, estimate
+from core.preflight.source import inspect_source
+
+from cli.errors import CliError, ExitCode
+from cli.loss_summary import loss_table, summarise
+from cli.output import bytes_text, duration_text, err, out, print_json
+from cli.progress_view import ProgressState, progress_view
+from cli.stop_request import stop_on_signals
+from core.configs import Method
+from core.errors import RunStoppedError
+from core.events import Event, LinearQuantized, RunStarted, WarningRaised
+from core.progress import Progress, ProgressEstimator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from cli.options import CalibrationOptions, QuantizationOptions
+    from cli.progress_view import ProgressView
+    from core.calibration.windows import CalibrationWindows
+    from core.report import QuantizationReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRun:
+    """What `bitmill run` was asked for. calibration_file: None for the built-in text."""
+
+    src: Path
+    dst: Path
+    calibration_file: Path | None
+    quantization: QuantizationOptions
+    calibration: CalibrationOptions
+    targets: tuple[str, ...]
+    keep_work: bool
+
+    @property
+    def work_dir(self) -> Path:
+        """Returns where finished blocks lie until the artifact is complete."""
+        return self.dst.with_name(f"{self.dst.name}.work")
+
+
+def run_local(request: LocalRun, *, as_json: bool) -> None:
+    """Runs to the end and prints the summary; raises the engine's errors, RunStoppedError after Ctrl-C."""
+    console = err()
+    _check_destination(request)
+    config = request.quantization.config()
+    facts = inspect_source(request.src)
+    for warning in check_config(config, facts, request.targets):
+        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    needs = estimate(facts, config, request.calibration.config())
+    check_disk(request.dst.absolute().parent, needs.disk_bytes)
+    started_at = time.monotonic()
+    report = _quantize(request, console)
+    if not request.keep_work:
+        shutil.rmtree(request.work_dir, ignore_errors=True)
+    _print_summary(request, report, time.monotonic() - started_at, as_json=as_json)
+
+
+def _check_destination(request: LocalRun) -> None:
+    if request.dst.exists():
+        raise CliError(
+            ExitCode.USAGE,
+            f"{request.dst} exists already; nothing is overwritten.",
+            hint="Give another --dst, or remove that folder.",
+            code="destination_exists",
+            field="--dst",
+        )
+    request.dst.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
+    from core.pipeline import quantize_checkpoint
+
+    def note_stop() -> None:
+        console.print("Stopping after the batch under way; Ctrl-C again ends at once.", style="yellow")
+
+    with progress_view(console) as view, stop_on_signals(note_stop) as should_stop:
+        view.show(ProgressState(label="calibrating", fraction=0.0, detail="tokenizing the calibration text"))
+        windows = _windows(request)
+        try:
+            return quantize_checkpoint(
+                request.src,
+                request.dst,
+                request.quantization.config(),
+                windows,
+                work_dir=request.work_dir,
+                on_event=_EventPrinter(view, console),
+                should_stop=should_stop,
+            )
+        except RunStoppedError as error:
+            raise CliError(
+                ExitCode.INTERRUPTED,
+                f"Stopped; {error.blocks_done} finished blocks are kept in {request.work_dir}.",
+                hint="Run the same command again to go on from there, or delete that folder.",
+                code=error.code,
+            ) from error
+
+
+def _windows(request: LocalRun) -> CalibrationWindows | None:
+    """Returns the calibration windows; None for a method that does not calibrate."""
+    if request.quantization.method is Method.RTN:
+        return None
+    from core.calibration.texts import read_documents
+    from core.evaluation.loading import load_tokenizer
+
+    from core.calibration.builtin import builtin_text
+    from core.calibration.windows import draw_windows
+
+    file = request.calibration_file
+    documents = builtin_text("calibration") if file is None else read_documents(file)
+    return draw_windows(documents, load_tokenizer(request.src), request.calibration.config())
+
+
+class _EventPrinter:
+    """Passes the engine's events on to the view, and warnings to the console above it."""
+
+    def __init__(self, view: ProgressView, console: Console) -> None:
+        self._view = view
+        self._console = console
+        self._estimator = ProgressEstimator()
+        self._detail = ""
+
+    def __call__(self, event: Event) -> None:
+        """Takes one event."""
+        progress = self._estimator.update(event)
+        if isinstance(event, RunStarted) and event.blocks_resumed:
+            self._console.print(f"Going on after {event.blocks_resumed} of {event.blocks_total} finished blocks.")
+        elif isinstance(event, WarningRaised):
+            self._console.print(f"[yellow]warning:[/] {event.message}", soft_wrap=True)
+        elif isinstance(event, LinearQuantized):
+            self._detail = linear_text(event.linear, event.relative_loss)
+        self._view.show(state_from(progress, self._detail))
+
+
+def state_from(progress: Progress, detail: str) -> ProgressState:
+    """Returns what the bar shows for the engine's progress."""
+    return ProgressState(
+        label=str(progress.stage),
+        fraction=progress.fraction,
+        blocks_done=progress.blocks_done,
+        blocks_total=progress.blocks_total,
+        eta_at=None if progress.seconds_left is None else time.time() + progress.seconds_left,
+        detail=detail,
+    )
+
+
+def linear_text(name: str, relative_loss: float | None) -> str:
+    """Returns one line about the linear that was solved last."""
+    return name if relative_loss is None else f"{name}  loss {relative_loss:.3%}"
+
+
+def _print_summary(request: LocalRun, report: QuantizationReport, seconds: float, *, as_json: bool) -> None:
+    size = sum(file.stat().st_size for file in request.dst.rglob("*") if file.is_file())
+    kinds = summarise(report.linears)
+    if as_json:
+        summary: dict[str, Any] = {
+            "artifact": str(request.dst),
+            "size_bytes": size,
+            "seconds": round(seconds, 3),
+            "blocks": report.blocks,
+            "blocks_resumed": report.blocks_resumed,
+            "linears": len(report.linears),
+            "bits_per_weight": report.bits_per_weight,
+            "peak_rss_bytes": report.peak_rss_bytes,
+            "mean_relative_loss": report.mean_relative_loss,
+            "loss_by_kind": {
+                row.kind: {"mean": row.mean, "worst": row.worst, "worst_in": row.worst_name} for row in kinds
+            },
+            "config": report.config,
+            "warnings": list(report.warnings),
+        }
+        print_json(summary)
+        return
+    console = out()
+    if kinds:
+        console.print(loss_table(kinds))
+        console.print("Loss: share of the linear's output power that rounding changed.", style="dim")
+    console.print(
+        f"[bold green]Done[/] in {duration_text(seconds)}: {len(report.linears)} linears in {report.blocks} blocks, "
+        f"{report.bits_per_weight:.2f} bits per weight, peak memory {bytes_text(report.peak_rss_bytes)}"
+    )
+    console.print(f"{request.dst}  {bytes_text(size)}", soft_wrap=True)

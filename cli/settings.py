@@ -1,0 +1,29 @@
+"""Reads the environment for the commands; the only module of cli that does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Where the service is (BITMILL_URL) and with which key it is asked (BITMILL_API_KEY)."""
+
+    url: str
+    api_key: str | None
+
+
+def client_settings(url: str | None = None, api_key: str | None = None) -> ClientSettings:
+    """Returns the settings for a client; what was given on the command line wins."""
+    return ClientSettings(
+        url=(url or os.environ.get("BITMILL_URL") or DEFAULT_URL).rstrip("/"),
+        api_key=api_key or os.environ.get("BITMILL_API_KEY") or None,
+    )
+
+
+def service_environment(**overrides: str) -> dict[str, str]:
+    """Returns this process's environment with BITMILL_<NAME> set for each override: a child service starts with it."""
+    return {**os.environ, **{f"BITMILL_{name.upper()}": value for name, value in overrides.items()}}
