@@ -1,0 +1,176 @@
+"""Turns a model folder into the facts that a run is planned on, or refuses it; reads config.json and headers only.
+
+Blocks are found by structure: the numbered list of modules that holds most of the weights. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import ModelProblem, ModelRefusedError
+from core.preflight.architectures import CONV1D_MODEL_TYPES
+from core.preflight.model_config import ConfigFacts, already_quantized, read_config
+from core.preflight.model_files import check_folder, check_tokenizer, read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from core.preflight.safetensors_header import TensorFacts
+
+FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
+PACKED_ENDINGS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", ".absmax", ".quant_map")
+
+# Routers choose experts; they stay in float. Experts are reported on their own.
+ROUTER_NAMES = frozenset({"gate", "router", "shared_expert_gate"})
+EXPERTS_PART = ".experts."
+
+MATRIX_DIMENSIONS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is known about a model without its weights.
+
+    parameters: stored values, a tied head once. dtype: the one that most bytes are in. tensors: by stored name.
+    linears: the 2-D weights inside the blocks, name without `.weight` to (out_features, in_features).
+    block_prefix: what stands before the block's number. expert_tensors: stored tensors of experts.
+    max_positions: longest sequence that config.json allows, None where it is silent.
+    """
+
+    architecture: str
+    model_type: str
+    blocks: int
+    block_prefix: str
+    hidden_size: int
+    parameters: int
+    total_bytes: int
+    dtype: str
+    tensors: Mapping[str, TensorFacts]
+    linears: Mapping[str, tuple[int, int]]
+    tied_head: bool
+    expert_tensors: int
+    max_positions: int | None
+
+
+def inspect_source(source_dir: Path) -> ModelFacts:
+    """Returns the facts of a model folder.
+
+    Raises ModelRefusedError with the problem that was met first: folder and forbidden files, config.json, tokenizer,
+    weights. Nothing of the folder is executed, and no more than headers is read.
+    """
+    check_folder(source_dir)
+    config = read_config(source_dir)
+    check_tokenizer(source_dir)
+    tensors = read_tensors(source_dir)
+    _refuse_packed(tensors)
+    prefix, blocks = _find_blocks(tensors)
+    _check_blocks(config, prefix, blocks)
+    linears = _linears(tensors, prefix, transposed=config.model_type in CONV1D_MODEL_TYPES)
+    return ModelFacts(
+        architecture=config.architecture,
+        model_type=config.model_type,
+        blocks=len(blocks),
+        block_prefix=prefix,
+        hidden_size=config.hidden_size or _embedding_width(tensors, prefix),
+        parameters=sum(tensor.elements for tensor in tensors.values()),
+        total_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        dtype=_main_dtype(tensors),
+        tensors=tensors,
+        linears=linears,
+        tied_head=_has_tied_head(config, tensors),
+        expert_tensors=sum(EXPERTS_PART in name for name in tensors),
+        max_positions=config.max_positions,
+    )
+
+
+def _refuse_packed(tensors: Mapping[str, TensorFacts]) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith(PACKED_ENDINGS):
+            raise already_quantized(f"it stores {name}")
+        if name.endswith(".weight") and tensor.dtype not in FLOAT_DTYPES:
+            raise already_quantized(f"{name} is stored as {tensor.dtype}")
+
+
+def _find_blocks(tensors: Mapping[str, TensorFacts]) -> tuple[str, list[int]]:
+    """Returns the prefix whose numbered modules hold the most bytes, and their numbers in order."""
+    bytes_of: Counter[str] = Counter()
+    numbers: dict[str, set[int]] = {}
+    for name, tensor in tensors.items():
+        numbered = _numbered(name)
+        if numbered:
+            prefix, number = numbered
+            bytes_of[prefix] += tensor.nbytes
+            numbers.setdefault(prefix, set()).add(number)
+    if not bytes_of:
+        raise ModelRefusedError(
+            ModelProblem.UNSUPPORTED_ARCHITECTURE,
+            "The weights hold no numbered list of decoder blocks.",
+            "Give a decoder-only text model.",
+        )
+    prefix = max(sorted(bytes_of), key=lambda candidate: bytes_of[candidate])
+    return prefix, sorted(numbers[prefix])
+
+
+def _numbered(name: str) -> tuple[str, int] | None:
+    """Returns what stands before the first number in a name (with its dot), and that number."""
+    parts = name.split(".")
+    for position, part in enumerate(parts[:-1]):
+        if part.isdecimal():
+            return "".join(f"{before}." for before in parts[:position]), int(part)
+    return None
+
+
+def _check_blocks(config: ConfigFacts, prefix: str, blocks: list[int]) -> None:
+    expected = len(blocks) if config.blocks is None else config.blocks
+    if blocks == list(range(expected)):
+        return
+    raise ModelRefusedError(
+        ModelProblem.WEIGHTS_MISSING,
+        f"config.json tells of {expected} blocks, the weights hold {len(blocks)} under {prefix!r}.",
+        "Download the model again.",
+    )
+
+
+def _linears(tensors: Mapping[str, TensorFacts], prefix: str, *, transposed: bool) -> dict[str, tuple[int, int]]:
+    linears = {}
+    for name, tensor in tensors.items():
+        module = name.removesuffix(".weight")
+        if (
+            module != name
+            and name.startswith(prefix)
+            and len(tensor.shape) == MATRIX_DIMENSIONS
+            and module.rpartition(".")[2] not in ROUTER_NAMES
+            and EXPERTS_PART not in name
+        ):
+            first, second = tensor.shape
+            linears[module] = (second, first) if transposed else (first, second)
+    return linears
+
+
+def _embedding_width(tensors: Mapping[str, TensorFacts], prefix: str) -> int:
+    """Returns the width of the largest matrix outside the blocks, which is the embedding (or the head, as wide)."""
+    matrices = [
+        tensor.shape
+        for name, tensor in tensors.items()
+        if not name.startswith(prefix) and len(tensor.shape) == MATRIX_DIMENSIONS
+    ]
+    if not matrices:
+        raise ModelRefusedError(
+            ModelProblem.WEIGHTS_MISSING, "The weights hold no embedding.", "Download the model again."
+        )
+    return max(matrices, key=lambda shape: shape[0] * shape[1])[1]
+
+
+def _main_dtype(tensors: Mapping[str, TensorFacts]) -> str:
+    bytes_of: Counter[str] = Counter()
+    for tensor in tensors.values():
+        bytes_of[tensor.dtype] += tensor.nbytes
+    return bytes_of.most_common(1)[0][0]
+
+
+def _has_tied_head(config: ConfigFacts, tensors: Mapping[str, TensorFacts]) -> bool:
+    stored = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in tensors)
+    return not stored if config.tied_head is None else config.tied_head

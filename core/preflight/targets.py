@@ -1,0 +1,308 @@
+"""What each loader can load, as one versioned table; used before a run on shapes and after it on an artifact's files.
+
+Rows state facts about the loaders' source at the named version, for one device (no tensor parallelism). The GPTQ layout
+only; other layouts have rules of their own. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.configs import BITS
+from core.errors import InvalidConfigError
+
+TABLE_VERSION = "2026-11"
+
+Shapes = Mapping[str, tuple[int, int]]
+"""Linear name to (out_features, in_features)."""
+
+
+class Target(StrEnum):
+    """The programs that an artifact can be meant for."""
+
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+    GPTQMODEL = "gptqmodel"
+
+
+class Severity(StrEnum):
+    """What breaking a rule means."""
+
+    REFUSE = "refuse"
+    """The target cannot load the artifact, or computes something else with it."""
+    SLOWER = "slower"
+    """The target loads it, but not with its fastest kernel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The part of a quantization config that loaders care about. group_size: -1 is one group per row."""
+
+    bits: int
+    group_size: int
+    sym: bool
+
+    def __str__(self) -> str:
+        """Returns the spelling that users know."""
+        return f"bits={self.bits}, group_size={self.group_size}, sym={str(self.sym).lower()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionRule:
+    """One option of the grid must have one of these values.
+
+    row_group_allowed: a group size that equals every linear's in_features is taken too.
+    """
+
+    target: Target
+    field: str
+    allowed: tuple[int | bool, ...]
+    reason: str
+    versions: str
+    source: str
+    row_group_allowed: bool = False
+    severity: Severity = Severity.REFUSE
+
+
+class Multiple(StrEnum):
+    """Multiples that hang on the grid and not only on the loader."""
+
+    CODES_PER_WORD = "codes_per_word"
+    GROUP_SIZE = "group_size"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeRule:
+    """A linear's out_features or in_features must be a multiple; fused: summed over linears that are joined."""
+
+    target: Target
+    field: str
+    multiple_of: int | Multiple
+    reason: str
+    versions: str
+    source: str
+    fused: bool = False
+    severity: Severity = Severity.REFUSE
+
+
+Rule = OptionRule | ShapeRule
+
+VLLM_VERSIONS = "vllm main, read in 2026-11"
+VLLM_CONFIG = "vllm/model_executor/layers/quantization/auto_gptq.py at 055e47c2"
+VLLM_MARLIN = "vllm/model_executor/layers/quantization/utils/marlin_utils.py at 007d5005"
+GPTQMODEL_VERSIONS = "gptqmodel 7.6.0"
+GPTQMODEL_TORCH = "gptqmodel/nn_modules/qlinear/torch.py (TorchLinear.SUPPORTS_*)"
+TRANSFORMERS_VERSIONS = "transformers 5.23.0, optimum 2.3.0, gptqmodel 7.6.0"
+TRANSFORMERS_GPTQ = "transformers/quantizers/quantizer_gptq.py, through optimum into gptqmodel's TorchLinear"
+
+# The linears that vLLM joins into one matrix, by the last part of their names.
+FUSED_LINEARS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+TORCH_GROUP_SIZES = (-1, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def _gptqmodel_rules(target: Target, versions: str, source: str) -> tuple[Rule, ...]:
+    """Returns the rules of gptqmodel's own loader, which transformers calls too."""
+    return (
+        OptionRule(
+            target=target,
+            field="bits",
+            allowed=BITS,
+            reason="no kernel for this width",
+            versions=versions,
+            source=source,
+        ),
+        OptionRule(
+            target=target,
+            field="group_size",
+            allowed=TORCH_GROUP_SIZES,
+            row_group_allowed=True,
+            reason="its kernels take no other group size, unless it is the whole row",
+            versions=versions,
+            source=source,
+        ),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    OptionRule(
+        target=Target.VLLM,
+        field="bits",
+        allowed=(4, 8),
+        reason="its GPTQ loader knows 4 and 8 bits only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_CONFIG,
+    ),
+    OptionRule(
+        target=Target.VLLM,
+        field="sym",
+        allowed=(True,),
+        reason="its GPTQ loader knows symmetric grids only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_CONFIG,
+    ),
+    OptionRule(
+        target=Target.VLLM,
+        field="group_size",
+        allowed=(-1, 32, 64, 128),
+        reason="its GPTQ loader takes these group sizes only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        field="in_features",
+        multiple_of=Multiple.GROUP_SIZE,
+        reason="every group must be full",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        field="out_features",
+        multiple_of=Multiple.CODES_PER_WORD,
+        fused=True,
+        reason="zeros are packed in whole words",
+        versions=VLLM_VERSIONS,
+        source=VLLM_CONFIG,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        field="out_features",
+        multiple_of=64,
+        fused=True,
+        severity=Severity.SLOWER,
+        reason="the Marlin kernel works in tiles of 64 outputs",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        field="in_features",
+        multiple_of=128,
+        severity=Severity.SLOWER,
+        reason="the Marlin kernel works in tiles of 128 inputs",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    *_gptqmodel_rules(Target.TRANSFORMERS, TRANSFORMERS_VERSIONS, TRANSFORMERS_GPTQ),
+    *_gptqmodel_rules(Target.GPTQMODEL, GPTQMODEL_VERSIONS, GPTQMODEL_TORCH),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One broken rule. detail: one sentence with the value and, for a shape, the linear."""
+
+    rule: Rule
+    detail: str
+
+    @property
+    def severity(self) -> Severity:
+        """Returns what breaking the rule means."""
+        return self.rule.severity
+
+
+def parse_targets(names: Sequence[str]) -> tuple[Target, ...]:
+    """Returns the targets without repetition; raises InvalidConfigError on a name that is none."""
+    for name in names:
+        if name not in set(Target):
+            raise InvalidConfigError("targets", name, "unknown loader", ", ".join(Target))
+    return tuple(dict.fromkeys(Target(name) for name in names))
+
+
+def violations(target: Target, grid: Grid, shapes: Shapes) -> list[Violation]:
+    """Returns every rule of the target that the grid breaks on linears of these shapes, in the table's order."""
+    found = []
+    for rule in RULES:
+        if rule.target == target:
+            detail = (
+                _option_detail(rule, grid, shapes)
+                if isinstance(rule, OptionRule)
+                else _shape_detail(rule, grid, shapes)
+            )
+            if detail:
+                found.append(Violation(rule=rule, detail=detail))
+    return found
+
+
+def nearest_grid(target: Target, grid: Grid, shapes: Shapes) -> Grid | None:
+    """Returns the loadable grid that differs in the fewest options, then least; None if there is none."""
+    candidates = [
+        candidate
+        for candidate in _candidates(target)
+        if not any(broken.severity == Severity.REFUSE for broken in violations(target, candidate, shapes))
+    ]
+    return min(candidates, key=lambda candidate: _distance(grid, candidate), default=None)
+
+
+def fused_out_features(shapes: Shapes) -> dict[str, int]:
+    """Returns the out_features that the loader sees: of q, k and v (gate and up) together under each one's name."""
+    out_features = {name: shape[0] for name, shape in shapes.items()}
+    for family in FUSED_LINEARS:
+        for name in shapes:
+            parent, _, last = name.rpartition(".")
+            if last in family:
+                members = [f"{parent}.{member}" for member in family]
+                out_features[name] = sum(shapes[member][0] for member in members if member in shapes)
+    return out_features
+
+
+def codes_per_word(bits: int) -> int:
+    """Returns how many codes fill whole 32-bit words: 32/bits, and 32 codes in three words for 3 bits."""
+    return 32 if bits == 3 else 32 // bits  # noqa: PLR2004 - the one width that does not divide 32
+
+
+def _option_detail(rule: OptionRule, grid: Grid, shapes: Shapes) -> str:
+    value = getattr(grid, rule.field)
+    if value in rule.allowed:
+        return ""
+    if rule.row_group_allowed and shapes and all(value == in_features for _, in_features in shapes.values()):
+        return ""
+    allowed = ", ".join(str(option).lower() for option in rule.allowed)
+    return f"{rule.field}={str(value).lower()}: {rule.reason} ({allowed})."
+
+
+def _shape_detail(rule: ShapeRule, grid: Grid, shapes: Shapes) -> str:
+    multiple = _multiple(rule, grid)
+    out_features = fused_out_features(shapes) if rule.fused else {name: shape[0] for name, shape in shapes.items()}
+    for name, (_, in_features) in shapes.items():
+        size = in_features if rule.field == "in_features" else out_features[name]
+        if size % multiple:
+            return f"{name} has {rule.field} {size}, not a multiple of {multiple}: {rule.reason}."
+    return ""
+
+
+def _multiple(rule: ShapeRule, grid: Grid) -> int:
+    if rule.multiple_of == Multiple.GROUP_SIZE:
+        return 1 if grid.group_size == -1 else grid.group_size
+    if rule.multiple_of == Multiple.CODES_PER_WORD:
+        return codes_per_word(grid.bits)
+    return int(rule.multiple_of)
+
+
+def _candidates(target: Target) -> list[Grid]:
+    options: dict[str, tuple[int | bool, ...]] = {
+        "bits": (2, 3, 4, 8),
+        "group_size": TORCH_GROUP_SIZES,
+        "sym": (True, False),
+    }
+    for rule in RULES:
+        if rule.target == target and isinstance(rule, OptionRule):
+            options[rule.field] = tuple(value for value in options[rule.field] if value in rule.allowed)
+    return [
+        Grid(bits=int(bits), group_size=int(group_size), sym=bool(sym))
+        for bits in options["bits"]
+        for group_size in options["group_size"]
+        for sym in options["sym"]
+    ]
+
+
+def _distance(grid: Grid, other: Grid) -> tuple[int, int, float]:
+    """Returns the options that differ, the bits apart, the ratio of the group sizes (-1 is infinitely far)."""
+    differing = (grid.bits != other.bits) + (grid.group_size != other.group_size) + (grid.sym != other.sym)
+    wide, narrow = max(grid.group_size, other.group_size), min(grid.group_size, other.group_size)
+    ratio = float("inf") if wide != narrow and narrow == -1 else wide / narrow
+    return differing, abs(grid.bits - other.bits), ratio
