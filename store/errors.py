@@ -51,7 +51,8 @@ class IdempotencyConflictError(StoreError):
     def __init__(self, idempotency_key: str) -> None:
         self.idempotency_key = idempotency_key
         super().__init__(
-            f"Idempotency-Key {idempotency_key!r} was used before with another request. Use a new key for a new request."
+            f"Idempotency-Key {idempotency_key!r} was used before with another request. "
+            "Use a new key for a new request."
         )
 
 

@@ -35,6 +35,7 @@ class JobState(StrEnum):
 
 
 TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+HELD_STATES = frozenset({JobState.RUNNING, JobState.CANCELLING})  # a worker holds a lease
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
@@ -57,6 +58,25 @@ class Stage(StrEnum):
     EVALUATING = "evaluating"
     UPLOADING = "uploading"
     PUBLISHING = "publishing"
+
+
+class EventKind(StrEnum):
+    """The events that the store itself writes, one per transition; their payload carries the new `state`.
+
+    A worker adds kinds of its own beside them (`Repository.add_event`).
+    """
+
+    SUBMITTED = "submitted"
+    CLAIMED = "claimed"
+    CANCEL_REQUESTED = "cancel_requested"
+    RELEASED = "released"
+    """Back to queued by its worker: drain, or a failure that may be tried again."""
+    LEASE_LOST = "lease_lost"
+    """Taken from a silent worker by the sweeper; the state says where it went."""
+    RETRIED = "retried"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +130,8 @@ class Job:
     """One row of `jobs`, as read. Times are aware UTC. version grows by one with every change (ETag).
 
     attempt numbers every claim and never falls; failures counts what the retry budget counts.
-    resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint). evaluation: measured quality.
+    resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint).
+    evaluation: measured quality. lease_expires_at and worker_id are set while a worker holds the job, else None.
     """
 
     id: str
@@ -143,6 +164,50 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; None means any. model: as `model_name` spells it. label: one (key, value) pair."""
+
+    state: JobState | None = None
+    method: str | None = None
+    model: str | None = None
+    label: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """The place after one job in a list of newest first."""
+
+    created_at: datetime
+    id: str
+
+
+def model_name(spec: Mapping[str, Any]) -> str:
+    """Returns what a list is filtered by: the hub name, or the local path as it was submitted."""
+    model = spec["model"]
+    return str(model["repo"] if model["source"] == "hub" else model["path"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearRow:
+    """What is known of one solved linear; as read, `attempt` is the attempt that solved it (0 in a row to be written).
+
+    loss: tr((W-Ŵ)H(W-Ŵ)ᵀ); relative_loss: loss / tr(W H Wᵀ); tokens: calibration tokens that reached it.
+    """
+
+    block: int
+    linear: str
+    bits: int
+    group_size: int
+    loss: float | None
+    relative_loss: float | None
+    tokens: int
+    damp_percent: float | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
     """One line of a job's history; `seq` is gap-free per job and starts at 1."""
 
@@ -156,7 +221,10 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One claim of a job, from start to end. outcome: succeeded, failed, cancelled, released, lease_lost, or None."""
+    """One claim of a job, from start to end.
+
+    outcome: succeeded, failed (also where the job is tried again), cancelled, released, lease_lost, or None while open.
+    """
 
     job_id: str
     number: int
@@ -191,6 +259,18 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewCalibrationSet:
+    """A calibration text that is already in the object store under its sha256. format: text or jsonl."""
+
+    owner_key_id: str
+    name: str
+    format: str
+    sha256: str
+    size_bytes: int
+    documents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSet:
     """A stored calibration text, named by its content. format: text or jsonl. The bytes lie in the object store."""
 
@@ -204,9 +284,12 @@ class CalibrationSet:
     created_at: datetime
 
 
+API_SCOPES = frozenset({"jobs:read", "jobs:write", "jobs:cancel", "artifacts:read", "admin"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A bearer key as stored: only the hash of its secret. scopes: jobs:read, jobs:write, artifacts:read, admin."""
+    """A bearer key as stored: only the hash of its secret. scopes: some of API_SCOPES."""
 
     id: str
     name: str

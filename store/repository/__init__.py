@@ -1,0 +1,17 @@
+"""All SQL of the product: turns calls into rows and rows into the values of `store.jobs`, inside one transaction.
+
+It never commits; `store.session.Database` does. The parts are split by subject; callers see one Repository.
+"""
+
+from __future__ import annotations
+
+from store.repository.catalog import CatalogPart
+from store.repository.history import HistoryPart
+from store.repository.jobs import JobPart
+from store.repository.leases import LeasePart
+
+__all__ = ["Repository"]
+
+
+class Repository(JobPart, LeasePart, HistoryPart, CatalogPart):
+    """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

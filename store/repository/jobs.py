@@ -1,0 +1,158 @@
+"""Jobs as their owners see them: submit, read, list, cancel, retry, count."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from sqlalchemy import func, insert, select, tuple_
+
+from store.errors import IdempotencyConflictError, WrongStateError
+from store.ids import IdPrefix, new_id
+from store.jobs import Cursor, EventKind, Job, JobFilter, JobState, NewJob, model_name
+from store.repository.base import Guard, RepositoryBase, owned
+from store.repository.clock import database_time
+from store.repository.rows import job_from_row
+from store.tables import job_labels, jobs
+
+RETRYABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+NO_PROGRESS: dict[str, Any] = {
+    "progress_fraction": 0.0,
+    "blocks_done": 0,
+    "blocks_total": 0,
+    "eta_at": None,
+    "rss_bytes": None,
+    "last_linear": None,
+    "last_loss": None,
+}
+
+
+def _new_columns(new: NewJob) -> dict[str, Any]:
+    """Returns the columns of a job that nobody has touched yet."""
+    submitted = {
+        "owner_key_id": new.owner_key_id,
+        "spec": dict(new.spec),
+        "method": new.spec["quantization"]["method"],
+        "model": model_name(new.spec),
+        "calibration_set_id": new.calibration_set_id,
+        "queue_class": new.queue_class,
+        "priority": new.priority,
+        "labels": dict(new.labels),
+        "idempotency_key": new.idempotency_key,
+        "request_sha256": new.request_sha256,
+        "max_attempts": new.max_attempts,
+    }
+    counters = {"attempt": 0, "failures": 0, "lease_token": 0, "version": 1, "event_count": 1}
+    times = dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
+    started = {"id": new_id(IdPrefix.JOB), "state": JobState.QUEUED, "resolved": {}, "warnings": []}
+    return {**started, **submitted, **counters, **times, **NO_PROGRESS}
+
+
+class JobPart(RepositoryBase):
+    """The part of the repository that the API's job routes use."""
+
+    def add_job(self, new: NewJob) -> tuple[Job, bool]:
+        """Stores a submit and returns (job, True), or (the earlier job, False) where the idempotency key was used.
+
+        Raises IdempotencyConflictError where that key came with another request_sha256, and KeyError where the spec
+        names no model or method.
+        """
+        statement = self._insert(jobs).values(_new_columns(new))
+        if new.idempotency_key is not None:
+            statement = statement.on_conflict_do_nothing(index_elements=["owner_key_id", "idempotency_key"])
+        row = self._connection.execute(statement.returning(*jobs.c)).one_or_none()
+        if row is None:
+            return self._earlier_job(new), False
+        if new.labels:
+            labels = [{"job_id": row.id, "key": key, "value": value} for key, value in new.labels.items()]
+            self._connection.execute(insert(job_labels), labels)
+        self._append_event(row, EventKind.SUBMITTED, {"state": JobState.QUEUED})
+        return job_from_row(row), True
+
+    def _earlier_job(self, new: NewJob) -> Job:
+        statement = select(jobs).where(
+            jobs.c.owner_key_id == new.owner_key_id, jobs.c.idempotency_key == new.idempotency_key
+        )
+        row = self._connection.execute(statement).one()
+        if row.request_sha256 != new.request_sha256:
+            raise IdempotencyConflictError(str(new.idempotency_key))
+        return job_from_row(row)
+
+    def get_job(self, job_id: str, owner: str | None = None) -> Job:
+        """Raises NotFoundError where there is no such job, or it is another owner's."""
+        return job_from_row(self._job_row(job_id, owner))
+
+    def list_jobs(
+        self, owner: str | None, job_filter: JobFilter, page_size: int, after: Cursor | None = None
+    ) -> tuple[Job, ...]:
+        """Returns up to page_size jobs, newest first, that come behind `after` (the last job of the page before)."""
+        statement = owned(select(jobs), jobs, owner)
+        for column, value in (
+            (jobs.c.state, job_filter.state),
+            (jobs.c.method, job_filter.method),
+            (jobs.c.model, job_filter.model),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        if job_filter.label is not None:
+            key, label_value = job_filter.label
+            labelled = select(job_labels.c.job_id).where(job_labels.c.key == key, job_labels.c.value == label_value)
+            statement = statement.where(jobs.c.id.in_(labelled))
+        if after is not None:
+            place = tuple_(after.created_at, after.id, types=[jobs.c.created_at.type, jobs.c.id.type])
+            statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < place)
+        statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(page_size)
+        return tuple(job_from_row(row) for row in self._connection.execute(statement))
+
+    def request_cancel(self, job_id: str, owner: str | None = None) -> Job:
+        """Cancels a queued job at once and asks a running one to stop; nothing changes where that was done before.
+
+        Raises NotFoundError, or WrongStateError for a job that succeeded or failed.
+        """
+        job = job_from_row(self._job_row(job_id, owner, lock=True))
+        match job.state:
+            case JobState.CANCELLING | JobState.CANCELLED:
+                return job
+            case JobState.SUCCEEDED | JobState.FAILED:
+                raise WrongStateError(job_id, job.state, "cancelled")
+            case JobState.QUEUED:
+                return self._user_transition(job, JobState.CANCELLED, EventKind.CANCELLED, {})
+            case JobState.RUNNING:
+                return self._user_transition(job, JobState.CANCELLING, EventKind.CANCEL_REQUESTED, {})
+            case _:
+                assert_never(job.state)
+
+    def retry(self, job_id: str, owner: str | None = None) -> Job:
+        """Queues a failed or cancelled job again with a fresh retry budget; a queued one stays as it is.
+
+        Raises NotFoundError, or WrongStateError for a job that runs or has succeeded.
+        """
+        job = job_from_row(self._job_row(job_id, owner, lock=True))
+        if job.state is JobState.QUEUED:
+            return job
+        if job.state not in RETRYABLE_STATES:
+            raise WrongStateError(job_id, job.state, "retried")
+        fresh = {"failures": 0, "available_at": database_time(), "started_at": None, "heartbeat_at": None}
+        return self._user_transition(job, JobState.QUEUED, EventKind.RETRIED, {**fresh, "error": None, **NO_PROGRESS})
+
+    def _user_transition(self, job: Job, state: JobState, kind: EventKind, values: dict[str, Any]) -> Job:
+        """Moves a job whose row this transaction has locked, so that the guard can only hold."""
+        changed = self._transition(Guard(job.id, frozenset({job.state})), state, kind, values)
+        if changed is None:
+            raise WrongStateError(job.id, job.state, state)
+        return changed
+
+    def queued_counts(self) -> dict[str, int]:
+        """Returns {queue class: jobs that a worker could claim now}; classes with none are left out."""
+        statement = (
+            select(jobs.c.queue_class, func.count())
+            .where(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time())
+            .group_by(jobs.c.queue_class)
+        )
+        return dict(self._connection.execute(statement).tuples().all())
+
+    def state_counts(self) -> dict[JobState, int]:
+        """Returns {state: number of jobs}, zeros included."""
+        statement = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        found = {JobState(state): count for state, count in self._connection.execute(statement)}
+        return {state: found.get(state, 0) for state in JobState}

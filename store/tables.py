@@ -1,0 +1,229 @@
+"""The tables as SQLAlchemy sees them, for SQLite and PostgreSQL. Only `store.repository` and the migration test use it.
+
+The schema itself is made by `migrations/`, by hand; a test compares the two. CHECK constraints are written down in the
+migrations alone, since nothing here creates a table.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time. SQLite stores naive text, always with six digits of a second: it sorts as time does."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuses a naive time: it would be read as some machine's local time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} carries no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Returns UTC whatever the connection's time zone is."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+# none_as_null: a missing object is SQL NULL, which CHECK constraints can see, and never the JSON word null.
+Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# SQLite knows no Double that differs from its Float; the word keeps PostgreSQL at eight bytes.
+Real: TypeEngine[float] = Double().with_variant(Float(), "sqlite")
+
+metadata = MetaData()
+
+
+def _text(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=nullable)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, UtcDateTime, nullable=nullable)
+
+
+def _job_key() -> Column[str]:
+    return Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
+calibration_sets = Table(
+    "calibration_sets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("owner_key_id"),
+    _text("name"),
+    _text("format"),
+    _text("sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("documents", Integer, nullable=False),
+    _time("created_at"),
+    UniqueConstraint("owner_key_id", "sha256", name="uq_calibration_sets_owner_sha256"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("owner_key_id"),
+    _text("state"),
+    _text("stage", nullable=True),
+    Column("spec", Document, nullable=False),
+    _text("method"),
+    _text("model"),
+    Column("resolved", Document, nullable=False),
+    Column("evaluation", Document),
+    Column("calibration_set_id", Text, ForeignKey("calibration_sets.id")),
+    _text("queue_class"),
+    Column("priority", Integer, nullable=False),
+    Column("labels", Document, nullable=False),
+    _text("idempotency_key", nullable=True),
+    _text("request_sha256", nullable=True),
+    Column("attempt", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("lease_token", BigInteger, nullable=False),
+    _time("lease_expires_at", nullable=True),
+    _text("worker_id", nullable=True),
+    Column("progress_fraction", Real, nullable=False),
+    Column("blocks_done", Integer, nullable=False),
+    Column("blocks_total", Integer, nullable=False),
+    _time("eta_at", nullable=True),
+    Column("rss_bytes", BigInteger),
+    _text("last_linear", nullable=True),
+    Column("last_loss", Real),
+    Column("error", Document),
+    Column("warnings", Document, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    # How many events the job has: the next seq is taken by the UPDATE that also locks the row.
+    Column("event_count", BigInteger, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    _time("available_at"),
+    _time("started_at", nullable=True),
+    _time("heartbeat_at", nullable=True),
+    _time("finished_at", nullable=True),
+    UniqueConstraint("owner_key_id", "idempotency_key", name="uq_jobs_owner_idempotency_key"),
+    Index("ix_jobs_created", "created_at", "id"),
+    Index("ix_jobs_owner_created", "owner_key_id", "created_at", "id"),
+    Index("ix_jobs_owner_state_created", "owner_key_id", "state", "created_at", "id"),
+    Index("ix_jobs_owner_model_created", "owner_key_id", "model", "created_at", "id"),
+)
+_queued = text("state = 'queued'")
+_held = text("lease_expires_at IS NOT NULL")
+Index(
+    "ix_jobs_queued",
+    jobs.c.queue_class,
+    jobs.c.priority.desc(),
+    jobs.c.created_at,
+    jobs.c.id,
+    postgresql_where=_queued,
+    sqlite_where=_queued,
+)
+Index("ix_jobs_held", jobs.c.lease_expires_at, postgresql_where=_held, sqlite_where=_held)
+Index("ix_jobs_owner_held", jobs.c.owner_key_id, postgresql_where=_held, sqlite_where=_held)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    _job_key(),
+    Column("key", Text, primary_key=True),
+    _text("value"),
+    Index("ix_job_labels_key_value", "key", "value", "job_id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _job_key(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    _text("worker_id"),
+    _time("started_at"),
+    _time("ended_at", nullable=True),
+    _text("outcome", nullable=True),
+    Column("error", Document),
+)
+_open = text("ended_at IS NULL")
+Index("uq_attempts_one_open", attempts.c.job_id, unique=True, postgresql_where=_open, sqlite_where=_open)
+
+events = Table(
+    "events",
+    metadata,
+    _job_key(),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _text("kind"),
+    _time("at"),
+    Column("attempt", Integer, nullable=False),
+    Column("payload", Document, nullable=False),
+)
+
+linears = Table(
+    "linears",
+    metadata,
+    _job_key(),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("linear", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("bits", Integer, nullable=False),
+    Column("group_size", Integer, nullable=False),
+    Column("loss", Real),
+    Column("relative_loss", Real),
+    Column("tokens", BigInteger, nullable=False),
+    Column("damp_percent", Real),
+    Column("seconds", Real, nullable=False),
+    Column("warnings", Document, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    _text("name"),
+    _text("sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _text("media_type"),
+    _time("created_at"),
+    UniqueConstraint("job_id", "name", name="uq_artifacts_job_name"),
+    Index("ix_artifacts_sha256", "sha256"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("name"),
+    _text("secret_sha256"),
+    Column("scopes", Document, nullable=False),
+    _time("created_at"),
+    _time("expires_at", nullable=True),
+    _time("revoked_at", nullable=True),
+)
