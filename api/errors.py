@@ -175,7 +175,7 @@ def _store_refusal(error: StoreError) -> Refusal:
         reused = FieldProblem(header="Idempotency-Key", detail="used before with another request")
         return Refusal(status=422, code=error.code, detail=detail, hint="Use a new key.", errors=(reused,))
     if isinstance(error, StorageUnavailableError):
-        detail, hint = f"The {error.what} did not answer.", "Send the same request again a little later."
+        detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
         return Refusal(
             status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=DATABASE_BUSY
         )

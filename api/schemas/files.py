@@ -1,0 +1,81 @@
+"""What the API says about files: artifacts and calibration sets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SHA256_EXAMPLE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+CALIBRATION_EXAMPLE: dict[str, Any] = {
+    "id": "cal_0199b2c4d0007f0190a1b2c3d4e5f601",
+    "object": "calibration_set",
+    "name": "support-tickets.jsonl",
+    "format": "jsonl",
+    "sha256": SHA256_EXAMPLE,
+    "size_bytes": 1_482_113,
+    "documents": 4_012,
+    "created_at": "2026-11-24T08:58:00Z",
+    "warnings": [],
+}
+
+
+class ArtifactView(BaseModel):
+    """One file of a finished job; its bytes never change."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "art_0199b2c5a1b27f0190a1b2c3d4e5f6bb",
+                    "object": "artifact",
+                    "name": "model.safetensors",
+                    "sha256": SHA256_EXAMPLE,
+                    "size_bytes": 118_201_344,
+                    "media_type": "application/octet-stream",
+                    "created_at": "2026-11-24T09:02:10Z",
+                    "content": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts/art_0199b2c5a1b27f0190a1b2c3d4e5f6bb/content",
+                }
+            ]
+        },
+    )
+
+    id: str
+    object: Literal["artifact"] = "artifact"
+    name: str = Field(description="Path relative to the artifact folder.")
+    sha256: str
+    size_bytes: int
+    media_type: str
+    created_at: datetime
+    content: str = Field(description="Where the bytes are.")
+
+
+class ArtifactList(BaseModel):
+    """Every file of the job; empty until it has succeeded."""
+
+    object: Literal["list"] = "list"
+    data: list[ArtifactView]
+
+
+class CalibrationSetView(BaseModel):
+    """A stored text. warnings: what the check of an upload found; empty when it is read later."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [CALIBRATION_EXAMPLE]})
+
+    id: str
+    object: Literal["calibration_set"] = "calibration_set"
+    name: str
+    format: str = Field(description="`text` or `jsonl`.")
+    sha256: str
+    size_bytes: int
+    documents: int
+    created_at: datetime
+    warnings: list[str] = Field(default_factory=list)
+
+
+class CalibrationSetList(BaseModel):
+    """This key's calibration sets, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[CalibrationSetView]

@@ -1,0 +1,219 @@
+"""What the API says about a job: the job itself, its progress, its history, its linears."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from store.jobs import JobState, Stage
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
+    "object": "job",
+    "version": 17,
+    "state": "running",
+    "stage": "quantizing",
+    "spec": {
+        "model": {"source": "path", "root": "models", "path": "SmolLM2-135M-Instruct"},
+        "method": "gptq",
+        "bits": 4,
+        "group_size": 64,
+        "sym": True,
+        "order": "desc_act_static",
+        "damp_percent": 0.05,
+        "true_sequential": True,
+        "scale_search": "curvature",
+        "calibration": {"set": "cal_0199b2c4d0007f0190a1b2c3d4e5f601", "samples": 32, "seq_len": 512, "seed": 0},
+        "formats": ["gptq"],
+        "targets": ["gptqmodel", "transformers"],
+        "evaluate": False,
+    },
+    "resolved": {"calibration_sha256": "9f2c4d1a…"},
+    "labels": {"team": "search"},
+    "priority": 0,
+    "attempt": 1,
+    "failures": 0,
+    "max_attempts": 3,
+    "worker": "wrk_0199b2c4d5e67f0190a1b2c3d4e5f6aa",
+    "progress": {
+        "fraction": 0.42,
+        "blocks_done": 12,
+        "blocks_total": 30,
+        "eta_at": "2026-11-24T09:01:30Z",
+        "rss_bytes": 612_000_000,
+        "last_linear": "model.layers.11.mlp.down_proj",
+        "last_loss": 0.0123,
+    },
+    "error": None,
+    "warnings": [],
+    "evaluation": None,
+    "created_at": "2026-11-24T09:00:00Z",
+    "updated_at": "2026-11-24T09:00:42Z",
+    "started_at": "2026-11-24T09:00:01Z",
+    "heartbeat_at": "2026-11-24T09:00:42Z",
+    "finished_at": None,
+    "links": {
+        "self": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607",
+        "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",
+        "events": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events",
+        "linears": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/linears",
+        "artifacts": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts",
+        "archive": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/archive.zip",
+        "checksums": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/SHA256SUMS",
+    },
+}
+
+
+class ProgressView(BaseModel):
+    """How far the current attempt is. Times are absolute, so that a body stays true while nothing changes."""
+
+    fraction: float = Field(ge=0, le=1, description="Monotone within an attempt.")
+    blocks_done: int
+    blocks_total: int
+    eta_at: datetime | None = Field(description="When the job should be done; null while unknown.")
+    rss_bytes: int | None = Field(description="Resident memory of the process that works on it.")
+    last_linear: str | None
+    last_loss: float | None = Field(description="tr((W-Ŵ)H(W-Ŵ)ᵀ) of the last linear.")
+
+
+class JobErrorView(BaseModel):
+    """Why the job or its last attempt ended badly."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+    stage: str | None
+    block: int | None
+    linear: str | None
+    attempt: int | None
+
+
+class JobLinks(BaseModel):
+    """Where the job's parts are."""
+
+    self: str
+    progress: str
+    events: str
+    linears: str
+    artifacts: str
+    archive: str
+    checksums: str
+
+
+class JobView(BaseModel):
+    """One job. `spec` is a valid request again: post it to run the same job once more."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+
+    id: str
+    object: Literal["job"] = "job"
+    version: int = Field(description="Grows with every change; the ETag is made of it.")
+    state: JobState
+    stage: Stage | None
+    spec: dict[str, Any]
+    resolved: dict[str, Any] = Field(description="What the worker found out: hashes, engine version, fingerprint.")
+    labels: dict[str, str]
+    priority: int
+    attempt: int = Field(description="Numbers every claim and never falls.")
+    failures: int = Field(description="What the retry budget counts.")
+    max_attempts: int
+    worker: str | None
+    progress: ProgressView
+    error: JobErrorView | None
+    warnings: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+    links: JobLinks
+
+
+class JobProgressView(ProgressView):
+    """The small answer for pollers."""
+
+    id: str
+    object: Literal["job_progress"] = "job_progress"
+    version: int
+    state: JobState
+    stage: Stage | None
+    attempt: int
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+    error: JobErrorView | None
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"object": "list", "data": [JOB_EXAMPLE], "next_page_token": None}]}
+    )
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    next_page_token: str | None = Field(description="Null on the last page.")
+
+
+class EventView(BaseModel):
+    """One line of the job's history."""
+
+    seq: int = Field(description="Gap-free within a job, from 1.")
+    kind: str
+    at: datetime
+    attempt: int
+    payload: dict[str, Any]
+
+
+class EventList(BaseModel):
+    """Events after a sequence number, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[EventView]
+    next_after: int = Field(description="Give it as `after` to read on; also where nothing new is there yet.")
+
+
+class AttemptView(BaseModel):
+    """One claim of the job by a worker."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    error: JobErrorView | None
+
+
+class AttemptList(BaseModel):
+    """All attempts, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[AttemptView]
+
+
+class LinearView(BaseModel):
+    """One solved linear. loss and relative_loss are null where no Hessian was used."""
+
+    block: int
+    linear: str
+    bits: int
+    group_size: int
+    loss: float | None
+    relative_loss: float | None
+    tokens: int
+    damp_percent: float | None
+    seconds: float
+    warnings: list[str]
+    attempt: int
+
+
+class LinearList(BaseModel):
+    """Linears in the order of the model."""
+
+    object: Literal["list"] = "list"
+    data: list[LinearView]
+    next_page_token: str | None = Field(description="Null on the last page.")

@@ -1,0 +1,67 @@
+"""What one running API holds: database, object store, waker, signer, metrics. Made once per application, no global."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.metrics import Metrics
+from api.paging import PageSigner, load_or_create_secret
+from api.settings import ApiSettings
+from store.artifacts import ArtifactStore
+from store.queue import Waker
+from store.session import Database
+
+SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
+
+
+class KeyRequiredError(Exception):
+    """The service would be reachable from other machines, and nobody needed a key."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"Refusing to listen on {host} without an API key. Make one with 'bitmill keys create', or set BITMILL_HOST "
+            "to 127.0.0.1."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Handed to routes by `api.deps`."""
+
+    settings: ApiSettings
+    database: Database
+    artifacts: ArtifactStore
+    waker: Waker
+    signer: PageSigner
+    metrics: Metrics
+
+    @classmethod
+    def from_settings(cls, settings: ApiSettings) -> Services:
+        """Opens nothing that could fail for a reason outside this machine; connections are made on first use."""
+        return cls(
+            settings=settings,
+            database=Database(settings.database_url),
+            artifacts=ArtifactStore.from_settings(settings),
+            waker=Waker(settings),
+            signer=PageSigner(_secret(settings)),
+            metrics=Metrics(),
+        )
+
+    def check_start(self) -> None:
+        """Raises KeyRequiredError where other machines could connect and no key exists."""
+        if self.settings.loopback:
+            return
+        with self.database.reading() as repository:
+            if not repository.any_api_key():
+                raise KeyRequiredError(self.settings.host)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self.database.dispose()
+
+
+def _secret(settings: ApiSettings) -> bytes:
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    return load_or_create_secret(settings.data_dir / SECRET_FILE)

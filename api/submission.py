@@ -1,0 +1,148 @@
+"""Turns a validated request into the row that is stored: config, resolved model, calibration set, preflight.
+
+All of a request that can be refused without torch, a tokenizer or the network is refused here, before a job exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from api.builtin_set import store_builtin_set
+from api.deps import Principal
+from api.errors import InvalidRequestError
+from api.problems import FieldProblem
+from api.schemas.requests import BUILTIN_SET, HubModel, JobRequest, PathModel
+from api.services import Services
+from core.configs import (
+    CONFIG_CLASSES,
+    CalibrationConfig,
+    GPTQConfig,
+    Method,
+    Order,
+    QuantizationConfig,
+    config_from_dict,
+)
+from core.errors import InvalidConfigError
+from core.preflight.checks import check_config
+from core.preflight.roots import resolve_model_path
+from core.preflight.source import inspect_source
+from store.errors import NotFoundError
+from store.jobs import NewJob
+
+ORDER_FLAGS = frozenset({"desc_act", "static_groups"})
+CONFIG_OPTIONS = {field.name for config_class in CONFIG_CLASSES.values() for field in fields(config_class)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is stored, and what the user should know before it runs."""
+
+    job: NewJob
+    warnings: tuple[str, ...]
+
+
+def prepare_submission(
+    request: JobRequest, services: Services, principal: Principal, idempotency_key: str | None
+) -> Submission:
+    """Returns the job to store; raises an error of core or of the API, naming the field, where it cannot run."""
+    config = quantization_config(request)
+    model, warnings = _checked_model(request, config, services)
+    calibration = _calibration(request, services, principal)
+    spec = {
+        "model": model,
+        "quantization": config.to_dict(),
+        "calibration": calibration,
+        "formats": list(request.formats),
+        "targets": list(request.targets),
+        "evaluate": request.evaluate,
+    }
+    job = NewJob(
+        owner_key_id=principal.owner_id,
+        spec=spec,
+        calibration_set_id=None if calibration is None else calibration["set"],
+        priority=request.priority,
+        max_attempts=request.max_attempts,
+        labels=dict(request.labels),
+        idempotency_key=idempotency_key,
+        request_sha256=_request_hash(request, spec),
+    )
+    return Submission(job=job, warnings=warnings)
+
+
+def quantization_config(request: JobRequest) -> QuantizationConfig:
+    """Returns the config of the options that were given; what was left out takes the config's own default.
+
+    Raises InvalidConfigError on a value out of range and on an option that the method does not have.
+    """
+    given = request.model_fields_set
+    options = {name: getattr(request, name) for name in CONFIG_OPTIONS & given}
+    if ORDER_FLAGS & given:
+        options["order"] = _order_of_flags(request)
+    return config_from_dict({"method": request.method, **options})
+
+
+def _order_of_flags(request: JobRequest) -> Order:
+    if "order" in request.model_fields_set:
+        raise InvalidConfigError(
+            "order", str(request.order), "given together with desc_act or static_groups", "one of the two spellings"
+        )
+    default = GPTQConfig().order
+    return Order.from_flags(
+        desc_act=default.sorts_columns if request.desc_act is None else request.desc_act,
+        static_groups=default.fixes_groups if request.static_groups is None else request.static_groups,
+    )
+
+
+def _checked_model(
+    request: JobRequest, config: QuantizationConfig, services: Services
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the stored form of the model, and warnings. A hub model is checked by the worker once it is there."""
+    model = request.model
+    if isinstance(model, HubModel):
+        return {"source": "hub", "repo": model.repo, "revision": model.revision}, ()
+    root_name, folder = _resolved(model, services)
+    facts = inspect_source(folder)
+    warnings = check_config(config, facts, request.targets)
+    root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
+    return {"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()}, tuple(warnings)
+
+
+def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
+    roots = {root.name: root.path for root in services.settings.model_roots}
+    if model.root is None:
+        return resolve_model_path(Path(model.path), roots)
+    if model.root not in roots:
+        raise InvalidConfigError("model.root", model.root, "not an allowed root", ", ".join(sorted(roots)))
+    return resolve_model_path(roots[model.root] / model.path, roots)
+
+
+def _calibration(request: JobRequest, services: Services, principal: Principal) -> dict[str, Any] | None:
+    """Returns the stored options with the set's id in them; None where the method takes no calibration."""
+    options = request.calibration
+    config = CalibrationConfig(samples=options.samples, seq_len=options.seq_len, seed=options.seed)
+    if request.method is Method.RTN:
+        if "calibration" in request.model_fields_set:
+            raise InvalidConfigError("calibration", options.set, "rtn takes no calibration", "nothing, or use gptq")
+        return None
+    if options.set == BUILTIN_SET:
+        return {"set": store_builtin_set(services, principal.owner_id).id, **config.to_dict()}
+    try:
+        with services.database.reading() as repository:
+            stored = repository.get_calibration_set(options.set, principal.sees)
+    except NotFoundError as error:
+        problem = FieldProblem(pointer="#/calibration/set", detail=f"there is no calibration set {options.set!r}")
+        raise InvalidRequestError(
+            "calibration_set_unknown", str(error), problem, hint="Upload the text first, or use 'builtin'."
+        ) from error
+    return {"set": stored.id, **config.to_dict()}
+
+
+def _request_hash(request: JobRequest, spec: dict[str, Any]) -> str:
+    """Two requests that mean the same job have the same hash, however they spell it."""
+    rest = {"labels": request.labels, "priority": request.priority, "max_attempts": request.max_attempts}
+    canonical = json.dumps({"spec": spec, **rest}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

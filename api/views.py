@@ -1,0 +1,142 @@
+"""Turns the store's values into what the API says. Model folders are shown as root name and path inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from api.schemas.files import ArtifactView, CalibrationSetView
+from api.schemas.jobs import (
+    AttemptView,
+    EventView,
+    JobErrorView,
+    JobLinks,
+    JobProgressView,
+    JobView,
+    LinearView,
+    ProgressView,
+)
+from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow
+
+
+def job_path(job_id: str) -> str:
+    """Returns the path of a job."""
+    return f"/v1/jobs/{job_id}"
+
+
+def job_view(job: Job) -> JobView:
+    """Returns the whole job."""
+    return JobView(
+        id=job.id,
+        version=job.version,
+        state=job.state,
+        stage=job.stage,
+        spec=spec_view(job.spec),
+        resolved=dict(job.resolved),
+        labels=dict(job.labels),
+        priority=job.priority,
+        attempt=job.attempt,
+        failures=job.failures,
+        max_attempts=job.max_attempts,
+        worker=job.worker_id,
+        progress=ProgressView(**asdict(job.progress)),
+        error=_error_view(job.error),
+        warnings=[dict(warning) for warning in job.warnings],
+        evaluation=None if job.evaluation is None else dict(job.evaluation),
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+        started_at=job.started_at,
+        heartbeat_at=job.heartbeat_at,
+        finished_at=job.finished_at,
+        links=_links(job.id),
+    )
+
+
+def progress_view(job: Job) -> JobProgressView:
+    """Returns the part that changes while a job runs."""
+    return JobProgressView(
+        **asdict(job.progress),
+        id=job.id,
+        version=job.version,
+        state=job.state,
+        stage=job.stage,
+        attempt=job.attempt,
+        heartbeat_at=job.heartbeat_at,
+        finished_at=job.finished_at,
+        error=_error_view(job.error),
+    )
+
+
+def spec_view(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Flattens a stored spec into the form of a request."""
+    grid = {name: value for name, value in spec["quantization"].items() if name != "schema_version"}
+    rest = {name: value for name, value in spec.items() if name not in {"quantization", "calibration"}}
+    calibration = {} if spec["calibration"] is None else {"calibration": spec["calibration"]}
+    return {**grid, **calibration, **rest}
+
+
+def event_view(event: JobEvent) -> EventView:
+    """Returns one line of a history."""
+    return EventView(seq=event.seq, kind=event.kind, at=event.at, attempt=event.attempt, payload=dict(event.payload))
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """Returns one claim."""
+    return AttemptView(
+        number=attempt.number,
+        worker=attempt.worker_id,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        error=_error_view(attempt.error),
+    )
+
+
+def linear_view(row: LinearRow) -> LinearView:
+    """Returns one solved linear."""
+    return LinearView(**{**asdict(row), "warnings": list(row.warnings)})
+
+
+def artifact_view(artifact: Artifact) -> ArtifactView:
+    """Returns one file."""
+    return ArtifactView(
+        id=artifact.id,
+        name=artifact.name,
+        sha256=artifact.sha256,
+        size_bytes=artifact.size_bytes,
+        media_type=artifact.media_type,
+        created_at=artifact.created_at,
+        content=f"{job_path(artifact.job_id)}/artifacts/{artifact.id}/content",
+    )
+
+
+def calibration_set_view(stored: CalibrationSet, warnings: tuple[str, ...] = ()) -> CalibrationSetView:
+    """Returns one stored text."""
+    return CalibrationSetView(
+        id=stored.id,
+        name=stored.name,
+        format=stored.format,
+        sha256=stored.sha256,
+        size_bytes=stored.size_bytes,
+        documents=stored.documents,
+        created_at=stored.created_at,
+        warnings=list(warnings),
+    )
+
+
+def _error_view(error: JobError | None) -> JobErrorView | None:
+    return None if error is None else JobErrorView(**asdict(error))
+
+
+def _links(job_id: str) -> JobLinks:
+    base = job_path(job_id)
+    return JobLinks(
+        self=base,
+        progress=f"{base}/progress",
+        events=f"{base}/events",
+        linears=f"{base}/linears",
+        artifacts=f"{base}/artifacts",
+        archive=f"{base}/archive.zip",
+        checksums=f"{base}/SHA256SUMS",
+    )
