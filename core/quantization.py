@@ -1,0 +1,141 @@
+"""Quantizes a model in memory: `prepare`, run it on calibration data, `convert`.
+
+The same walk and solver as the disk-to-disk pipeline; the algorithm is chosen by the type of the config.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from core.configs import QuantizationConfig
+from core.errors import CalibrationProblem, CalibrationRefusedError
+from core.model.capture import CapturedBatch, ModelCall, capture
+from core.model.modules import QuantizedLinear
+from core.model.structure import Blocks, find_blocks
+from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock
+from core.quantizers.dispatch import quantizer_for
+
+_ATTRIBUTE = "_bitmill_preparation"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Preparation:
+    """What `prepare` leaves on the model for `convert`: the config and the arguments of every call since."""
+
+    config: QuantizationConfig
+    calls: list[ModelCall] = field(default_factory=list)
+    hook: RemovableHandle | None = None
+
+
+def prepare(
+    model: nn.Module,
+    config: QuantizationConfig,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    inplace: bool = True,  # noqa: FBT001, FBT002 - the interface that such tools share
+) -> nn.Module:
+    """Makes the model remember the inputs of every call until `convert`; the calls are the calibration data.
+
+    args, kwargs: one example call that is made at once (token ids; an attention_mask marks padding, which is left out).
+    Only inputs are kept, so further calls cost no memory beyond theirs. inplace=False works on a deep copy.
+    Returns the prepared model. Raises ModelRefusedError where the model has no blocks of linears.
+    """
+    model = model if inplace else copy.deepcopy(model)
+    find_blocks(model)
+    _release(model)
+    preparation = _Preparation(config=config)
+
+    def remember(_module: nn.Module, call_args: tuple[Any, ...], call_kwargs: dict[str, Any]) -> None:
+        preparation.calls.append((_detached(call_args), _detached(call_kwargs)))
+
+    preparation.hook = model.register_forward_pre_hook(remember, with_kwargs=True)
+    setattr(model, _ATTRIBUTE, preparation)
+    if args is not None or kwargs is not None:
+        with torch.no_grad():
+            model(*(args or ()), **(kwargs or {}))
+    return model
+
+
+def convert(
+    model: nn.Module,
+    config: QuantizationConfig | None = None,
+    inplace: bool = True,  # noqa: FBT001, FBT002 - the interface that such tools share
+) -> nn.Module:
+    """Quantizes the linears of every block and replaces them by `QuantizedLinear` modules.
+
+    config: another config than the one given to `prepare`; a model that was never prepared needs one, and it must be
+    of a method without calibration. Returns the quantized model, without any trace of `prepare`.
+    Raises CalibrationRefusedError where the method needs calibration calls and none were made, NumericalError.
+    """
+    model = model if inplace else copy.deepcopy(model)
+    preparation = _release(model)
+    chosen = config or (preparation.config if preparation else None)
+    if chosen is None:
+        raise _no_calls("The model was not prepared and no config was given.")
+    quantizer = quantizer_for(chosen)
+    calls = preparation.calls if preparation else []
+    if quantizer.needs_calibration and not calls:
+        raise _no_calls("No call was made between prepare and convert.")
+    walk = BlockWalk(quantizer=quantizer, on_event=lambda _: None, should_stop=lambda: False)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        _walk(model, walk, calls if quantizer.needs_calibration else [])
+    return model.train(was_training)
+
+
+def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> None:
+    blocks = find_blocks(model)
+    captured = capture(model, blocks.modules, calls, lambda _: None)
+    hidden = [batch.hidden for batch in captured]
+    for index, block in enumerate(blocks.modules):
+        solved = walk.quantize(index, block, _batches(captured, hidden, index))
+        hidden = solved.outputs
+        _replace_linears(blocks, index, solved)
+
+
+def _batches(captured: list[CapturedBatch], hidden: list[torch.Tensor], index: int) -> list[BlockBatch]:
+    return [
+        BlockBatch(hidden=states, arguments=batch.arguments[index], token_mask=batch.token_mask)
+        for batch, states in zip(captured, hidden, strict=True)
+    ]
+
+
+def _replace_linears(blocks: Blocks, index: int, solved: SolvedBlock) -> None:
+    block = blocks.modules[index]
+    for name, linear in solved.linears.items():
+        path, _, attribute = name.rpartition(".")
+        bias = getattr(block.get_submodule(name), "bias", None)
+        setattr(block.get_submodule(path), attribute, QuantizedLinear(linear.weight, bias))
+
+
+def _release(model: nn.Module) -> _Preparation | None:
+    preparation: _Preparation | None = getattr(model, _ATTRIBUTE, None)
+    if preparation is not None:
+        delattr(model, _ATTRIBUTE)
+        if preparation.hook is not None:
+            preparation.hook.remove()
+    return preparation
+
+
+def _detached(value: Any) -> Any:  # noqa: ANN401 - a tree of whatever a model is called with
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _detached(item) for key, item in value.items()}
+    if type(value) in {tuple, list}:
+        return type(value)(_detached(item) for item in value)
+    return value
+
+
+def _no_calls(detail: str) -> CalibrationRefusedError:
+    return CalibrationRefusedError(
+        CalibrationProblem.EMPTY, detail, "Call prepare(model, config), run the model on calibration data, then convert."
+    )

@@ -1,0 +1,55 @@
+"""The contract of every algorithm: `prepare` once per input set, `convert` once per linear.
+
+Legend: O out_features, I in_features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+
+from core.solver.hessian import InputStatistics
+from core.weights import QuantizedWeight
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvedLinear:
+    """One linear's codes and how good they are.
+
+    loss: tr((W-Ŵ)H(W-Ŵ)ᵀ). relative_loss: loss / tr(W H Wᵀ). damp_percent: what was really added to the diagonal.
+    All three and `order` are None where no Hessian was used. tokens: calibration tokens that reached the linear.
+    """
+
+    weight: QuantizedWeight
+    loss: float | None = None
+    relative_loss: float | None = None
+    tokens: int = 0
+    damp_percent: float | None = None
+    order: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class BaseQuantizer(ABC, Generic[Prepared]):
+    """One algorithm under one config. A new algorithm is one config class and one class like this."""
+
+    needs_calibration: ClassVar[bool]
+    """Whether the walk must run the blocks and hand over statistics; otherwise `prepare` gets None."""
+
+    true_sequential: bool = True
+    """Whether a linear is solved on inputs that already carry the quantized linears before it in its block."""
+
+    @abstractmethod
+    def prepare(self, statistics: InputStatistics | None) -> Prepared:
+        """Does once what all linears of one input set share.
+
+        statistics is None for a linear that no calibration token reached. Raises NumericalError.
+        """
+
+    @abstractmethod
+    def convert(self, W_OI: torch.Tensor, prepared: Prepared) -> SolvedLinear:
+        """Quantizes one weight, float [O, I], which is not changed."""

@@ -1,0 +1,157 @@
+"""Quantizes one block: the walk that the in-memory interface and the disk-to-disk pipeline share.
+
+It runs the block suspended at its input sets, hands each set's statistics to the quantizer, and leaves the block's
+linears with their quantized weights, so that everything behind them sees what a loader will compute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import NumericalError, RunStoppedError
+from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
+from core.model.capture import BlockArguments
+from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
+from core.model.suspend import (
+    BatchRun,
+    InputSets,
+    SuspendedBlock,
+    collect_without_suspending,
+    discover_input_sets,
+)
+from core.quantizers.base import BaseQuantizer, SolvedLinear
+from core.solver.hessian import HessianAccumulator, InputStatistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockBatch:
+    """One calibration batch in front of a block: its hidden states [B, T, hidden] and the block's other arguments."""
+
+    hidden: torch.Tensor
+    arguments: BlockArguments
+    token_mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvedBlock:
+    """A quantized block. outputs: hidden states that leave it, per batch. seconds: solving time per linear."""
+
+    outputs: list[torch.Tensor]
+    linears: Mapping[str, SolvedLinear]
+    seconds: Mapping[str, float]
+
+
+@dataclass(slots=True, kw_only=True)
+class BlockWalk:
+    """Quantizes blocks one after the other; keeps the input sets of blocks that are built alike.
+
+    blocks_total is only told to listeners. should_stop is asked before every batch and every linear.
+    """
+
+    quantizer: BaseQuantizer[Any]
+    on_event: Callable[[Event], None]
+    should_stop: Callable[[], bool]
+    _known_sets: dict[object, InputSets] = field(default_factory=dict)
+
+    def quantize(self, index: int, block: nn.Module, batches: Sequence[BlockBatch]) -> SolvedBlock:
+        """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name."""
+        task = _BlockTask(walk=self, index=index, linears=find_linears(block))
+        runs = [task.batch_run(block, batch) for batch in batches]
+        if not self.quantizer.needs_calibration or not runs:
+            for name in task.linears:
+                task.solve_set((name,), None)
+            return task.result([run.run() for run in runs] if self.quantizer.needs_calibration else [])
+        sets = self._input_sets(task.linears, runs[0])
+        if self.quantizer.true_sequential:
+            outputs = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs)
+            return task.result(outputs)
+        collected = collect_without_suspending(task.linears, sets, task.make_collector, runs)
+        for names in sets:
+            task.solve_set(names, collected.pop(names, None))
+        return task.result([run.run() for run in runs])
+
+    def forward(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor]:
+        """Runs a finished block; returns the hidden states that leave it. Raises RunStoppedError."""
+        task = _BlockTask(walk=self, index=0, linears={})
+        return [task.batch_run(block, batch).run() for batch in batches]
+
+    def _input_sets(self, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
+        key = structure_key(linears)
+        if key not in self._known_sets:
+            self._known_sets[key] = discover_input_sets(linears, first.run)
+        return self._known_sets[key]
+
+
+@dataclass(slots=True, kw_only=True)
+class _BlockTask:
+    """What happens inside one block, in the order in which the walk asks for it."""
+
+    walk: BlockWalk
+    index: int
+    linears: Mapping[str, nn.Module]
+    _solved: dict[str, SolvedLinear] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def batch_run(self, block: nn.Module, batch: BlockBatch) -> BatchRun:
+        def run() -> torch.Tensor:
+            self._stop_if_asked()
+            return batch.arguments.call(block, batch.hidden)
+
+        return BatchRun(run=run, token_mask=batch.token_mask)
+
+    def make_collector(self, in_features: int, device: torch.device) -> HessianAccumulator:
+        return HessianAccumulator(in_features, device)
+
+    def solve_set(self, names: tuple[str, ...], collector: HessianAccumulator | None) -> None:
+        started = time.perf_counter()
+        prepared = self._prepare(names, None if collector is None else collector.finish())
+        preparing = (time.perf_counter() - started) / len(names)
+        for name in names:
+            self._stop_if_asked()
+            started = time.perf_counter()
+            module = self.linears[name]
+            solved = self.walk.quantizer.convert(linear_weight(module), prepared)
+            set_linear_weight(module, solved.weight.dequantize(linear_weight(module).dtype))
+            self._solved[name] = solved
+            self._seconds[name] = preparing + time.perf_counter() - started
+            self._report(name, solved)
+
+    def result(self, outputs: list[torch.Tensor]) -> SolvedBlock:
+        ordered = {name: self._solved[name] for name in self.linears}
+        return SolvedBlock(outputs=outputs, linears=ordered, seconds=self._seconds)
+
+    def _prepare(self, names: tuple[str, ...], statistics: InputStatistics | None) -> Any:  # noqa: ANN401 - the quantizer's own
+        try:
+            return self.walk.quantizer.prepare(statistics)
+        except NumericalError as error:
+            raise NumericalError(f"block {self.index} {', '.join(names)}", error.detail) from error
+
+    def _report(self, name: str, solved: SolvedLinear) -> None:
+        on_event = self.walk.on_event
+        on_event(
+            LinearQuantized(
+                block=self.index,
+                linear=name,
+                bits=solved.weight.bits,
+                group_size=solved.weight.group_size,
+                loss=solved.loss,
+                relative_loss=solved.relative_loss,
+                tokens=solved.tokens,
+                damp_percent=solved.damp_percent,
+                seconds=self._seconds[name],
+                warnings=solved.warnings,
+            )
+        )
+        for message in solved.warnings:
+            on_event(WarningRaised(code="linear", message=message, block=self.index, linear=name))
+        on_event(StageAdvanced(stage=Stage.QUANTIZING, done=len(self._solved), total=len(self.linears)))
+
+    def _stop_if_asked(self) -> None:
+        if self.walk.should_stop():
+            raise RunStoppedError(self.index)
