@@ -1,0 +1,128 @@
+"""Compares a config with a model and with the loaders that the artifact is meant for, before any work starts.
+
+It refuses or warns; it never changes a value. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.configs import BITS, CalibrationConfig, Method, QuantizationConfig
+from core.errors import InvalidConfigError, ModelProblem, ModelRefusedError, TargetRefusedError
+from core.preflight.targets import Grid, Severity, codes_per_word, nearest_grid, parse_targets, violations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.preflight.source import ModelFacts
+    from core.preflight.targets import Target
+
+MAX_DIVISORS_SHOWN = 8
+SMALLEST_USEFUL_GROUP = 16  # below it the scales outweigh what they save
+
+
+def check_config(
+    config: QuantizationConfig,
+    facts: ModelFacts,
+    targets: Sequence[str] = (),
+    calibration: CalibrationConfig | None = None,
+) -> list[str]:
+    """Returns warnings, one sentence each, or raises what makes the run pointless.
+
+    InvalidConfigError: a group size that does not divide a linear's in_features (with those that do), a width whose
+    codes do not fill whole words, calibration windows longer than the model's positions. TargetRefusedError: a loader
+    of `targets` cannot load what would be written. ModelRefusedError: the model has no linear to quantize.
+    """
+    _refuse_nothing_to_do(facts)
+    _check_group_size(config, facts)
+    _check_packing(config, facts)
+    warnings = [f"{facts.expert_tensors} tensors of experts stay in float."] if facts.expert_tensors else []
+    if calibration is not None and config.method != Method.RTN:
+        warnings += _check_calibration(calibration, facts)
+    grid = Grid(bits=config.bits, group_size=config.group_size, sym=config.sym)
+    for target in parse_targets(targets):
+        warnings += _check_target(target, grid, facts)
+    return warnings
+
+
+def working_group_sizes(facts: ModelFacts) -> list[int]:
+    """Returns every group size of 16 or more that divides every linear's in_features, ascending."""
+    widths = {in_features for _, in_features in facts.linears.values()}
+    return [size for size in range(SMALLEST_USEFUL_GROUP, min(widths) + 1) if not any(width % size for width in widths)]
+
+
+def _refuse_nothing_to_do(facts: ModelFacts) -> None:
+    if not facts.linears:
+        raise ModelRefusedError(
+            ModelProblem.UNSUPPORTED_ARCHITECTURE,
+            "The model's blocks hold no linear that can be quantized.",
+            "Give a decoder-only text model with dense linears.",
+        )
+
+
+def _check_group_size(config: QuantizationConfig, facts: ModelFacts) -> None:
+    if config.group_size == -1:
+        return
+    for name, (_, in_features) in facts.linears.items():
+        if in_features % config.group_size:
+            raise InvalidConfigError(
+                "group_size",
+                config.group_size,
+                f"it does not divide the {in_features} inputs of {name}",
+                ", ".join(map(str, [-1, *_nearest(working_group_sizes(facts), config.group_size)])),
+            )
+
+
+def _nearest(sizes: list[int], wanted: int) -> list[int]:
+    return sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:MAX_DIVISORS_SHOWN])
+
+
+def _check_packing(config: QuantizationConfig, facts: ModelFacts) -> None:
+    codes = codes_per_word(config.bits)
+    for name, shape in facts.linears.items():
+        if any(size % codes for size in shape):
+            possible = [bits for bits in BITS if not _unpackable(bits, facts)]
+            raise InvalidConfigError(
+                "bits",
+                config.bits,
+                f"{name} is {shape[0]} x {shape[1]}, and codes of {config.bits} bits fill whole words by {codes}",
+                ", ".join(map(str, possible)) or "nothing: no width can be packed for this model",
+            )
+
+
+def _unpackable(bits: int, facts: ModelFacts) -> bool:
+    return any(size % codes_per_word(bits) for shape in facts.linears.values() for size in shape)
+
+
+def _check_calibration(calibration: CalibrationConfig, facts: ModelFacts) -> list[str]:
+    if facts.max_positions is not None and calibration.seq_len > facts.max_positions:
+        raise InvalidConfigError(
+            "calibration.seq_len",
+            calibration.seq_len,
+            f"the model takes sequences of at most {facts.max_positions:,} tokens",
+            f"a whole number up to {facts.max_positions:,}",
+        )
+    widest = max(facts.linears, key=lambda name: facts.linears[name][1])
+    inputs = facts.linears[widest][1]
+    if calibration.tokens >= inputs:
+        return []
+    return [
+        (
+            f"{calibration.tokens:,} calibration tokens are fewer than the {inputs:,} inputs of {widest}: "
+            "its Hessian is singular and only damping carries it. Raise samples or seq_len."
+        )
+    ]
+
+
+def _check_target(target: Target, grid: Grid, facts: ModelFacts) -> list[str]:
+    broken = violations(target, grid, facts.linears)
+    refusals = [violation for violation in broken if violation.severity == Severity.REFUSE]
+    if refusals:
+        nearest = nearest_grid(target, grid, facts.linears)
+        raise TargetRefusedError(
+            target,
+            refusals[0].rule.field,
+            " ".join(refusal.detail for refusal in refusals),
+            str(nearest) if nearest else "none for this model",
+        )
+    return [f"{target} loads this, but not with its fastest kernel: {violation.detail}" for violation in broken]

@@ -1,0 +1,135 @@
+"""Estimates what a run needs in memory and on disk, and refuses a machine that lacks it before the work starts.
+
+Estimates are upper bounds of the engine's design, not measurements. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.configs import CalibrationConfig, QuantizationConfig
+from core.errors import InsufficientResourcesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from core.preflight.source import ModelFacts
+
+FLOAT32_BYTES = 4
+SCALE_BYTES = 2  # float16 per group and row
+INDEX_BYTES = 4  # int32 per input
+PROCESS_BYTES = 400 * 10**6  # the interpreter with torch, transformers and the compiled kernels
+SIDE_FILES_BYTES = 32 * 10**6  # tokenizer, configs, report, model card
+SAFETY = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run needs. disk_bytes: at its peak, work folder and artifact together. seconds: None where not known."""
+
+    ram_bytes: int
+    disk_bytes: int
+    artifact_bytes: int
+    seconds: float | None = None
+
+
+def estimate(facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None) -> Estimate:
+    """Returns an estimate from shapes alone.
+
+    Memory: one block in float32 with its gradients-free copy on the grid, one Hessian and its factor for the widest
+    linear, the calibration activations entering and leaving a block, the embedding and the head. Disk: the finished
+    blocks and the artifact that is built from them, and the activations of two blocks for a resume.
+    """
+    tokens = calibration.tokens if calibration is not None else 0
+    activations = tokens * facts.hidden_size * FLOAT32_BYTES
+    artifact = _artifact_bytes(facts, config)
+    return Estimate(
+        ram_bytes=PROCESS_BYTES + _block_bytes(facts, tokens) + 2 * activations + _outside_bytes(facts),
+        disk_bytes=int(SAFETY * (2 * artifact + 2 * activations)),
+        artifact_bytes=artifact,
+    )
+
+
+def check_disk(path: Path, needed_bytes: int) -> None:
+    """Raises InsufficientResourcesError where the file system of `path` has less room; the folder need not exist."""
+    available = shutil.disk_usage(_existing(path)).free
+    if available < needed_bytes:
+        raise InsufficientResourcesError("disk", needed_bytes, available)
+
+
+def check_file_size(largest_bytes: int) -> None:
+    """Raises InsufficientResourcesError where the process may not write a file that large (RLIMIT_FSIZE)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < largest_bytes:
+        raise InsufficientResourcesError("file size (ulimit -f)", largest_bytes, limit)
+
+
+def check_memory(needed_bytes: int) -> None:
+    """Raises InsufficientResourcesError where machine, control group or RLIMIT_AS leave less memory than needed."""
+    available = available_memory()
+    if available < needed_bytes:
+        raise InsufficientResourcesError("memory", needed_bytes, available)
+
+
+def available_memory() -> int:
+    """Returns the bytes that this process can still take: the least of what machine, control group and limits say."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [] if limit in (resource.RLIM_INFINITY, -1) else [limit]
+    return min([_machine_available(), *limits, *_control_group_available()])
+
+
+def _block_bytes(facts: ModelFacts, tokens: int) -> int:
+    """Weights of one block twice (float and rounded), one Hessian with its factor, one linear's inputs."""
+    weights = sum(rows * columns for rows, columns in facts.linears.values()) // facts.blocks * FLOAT32_BYTES
+    widest = max((columns for _, columns in facts.linears.values()), default=0)
+    hessian = 3 * widest * widest * FLOAT32_BYTES if tokens else 0
+    return 2 * weights + hessian + tokens * widest * FLOAT32_BYTES // 2
+
+
+def _outside_bytes(facts: ModelFacts) -> int:
+    """Embedding, head and norms, which are read once to make the first block's inputs."""
+    return sum(tensor.nbytes for name, tensor in facts.tensors.items() if not name.startswith(facts.block_prefix))
+
+
+def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> int:
+    kept = facts.total_bytes - sum(facts.tensors[f"{name}.weight"].nbytes for name in facts.linears)
+    packed = sum(_packed_bytes(rows, columns, config) for rows, columns in facts.linears.values())
+    return kept + packed + SIDE_FILES_BYTES
+
+
+def _packed_bytes(rows: int, columns: int, config: QuantizationConfig) -> int:
+    groups = 1 if config.group_size == -1 else -(-columns // config.group_size)
+    codes = rows * columns * config.bits // 8
+    zeros = rows * groups * config.bits // 8
+    return codes + zeros + rows * groups * SCALE_BYTES + columns * INDEX_BYTES
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _machine_available() -> int:
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    # Without /proc the machine's whole memory is the best that can be said.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _control_group_available() -> list[int]:
+    """Returns what the control group (version 2, as containers see it) leaves; nothing where there is no limit."""
+    limit = next(iter(_lines(Path("/sys/fs/cgroup/memory.max"))), "max").strip()
+    used = next(iter(_lines(Path("/sys/fs/cgroup/memory.current"))), "0").strip()
+    return [max(int(limit) - int(used), 0)] if limit.isdecimal() else []
+
+
+def _lines(path: Path) -> Iterable[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return ()
