@@ -7,11 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from store.queue import make_celery
-
 from cli.errors import CliError, ExitCode
 from cli.output import out, print_json
 from cli.store_access import store_settings
+from store.queue import make_celery
 from store.session import Database
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SCOPES = ("jobs:read", "jobs:write", "artifacts:read")
 SCOPES = (*DEFAULT_SCOPES, "admin")
-BROKER_TIMEOUT_SECONDS = 3.0
+BROKER_TIMEOUT_SECONDS = 3
 
 
 def create_key(

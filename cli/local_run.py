@@ -10,10 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.preflight.checks import check_config
-from core.preflight.resources import check_disk, estimate
-from core.preflight.source import inspect_source
-
 from cli.errors import CliError, ExitCode
 from cli.loss_summary import loss_table, summarise
 from cli.output import bytes_text, duration_text, err, out, print_json
@@ -22,6 +18,9 @@ from cli.stop_request import stop_on_signals
 from core.configs import Method
 from core.errors import RunStoppedError
 from core.events import Event, LinearQuantized, RunStarted, WarningRaised
+from core.preflight.checks import check_config
+from core.preflight.resources import check_disk, estimate
+from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
 
 if TYPE_CHECKING:
@@ -114,10 +113,10 @@ def _windows(request: LocalRun) -> CalibrationWindows | None:
     """Returns the calibration windows; None for a method that does not calibrate."""
     if request.quantization.method is Method.RTN:
         return None
-    from core.calibration.texts import read_documents
     from core.evaluation.loading import load_tokenizer
 
     from core.calibration.builtin import builtin_text
+    from core.calibration.texts import read_documents
     from core.calibration.windows import draw_windows
 
     file = request.calibration_file

@@ -67,6 +67,9 @@ def submit(
     target: TargetOption = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Give it again for more.")] = None,
     priority: Annotated[int | None, typer.Option("--priority", help="Higher goes first.", show_default="0")] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Let the worker measure perplexity before and after.")
+    ] = False,
     idempotency_key: Annotated[
         str | None,
         typer.Option("--idempotency-key", help="The same key never makes a second job.", show_default="a fresh one"),
@@ -99,6 +102,7 @@ def submit(
             targets=tuple(str(name) for name in target or ()),
             labels=tuple(label or ()),
             priority=priority,
+            evaluate=evaluate,
             idempotency_key=idempotency_key,
         ),
         url=url,

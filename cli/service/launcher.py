@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 LOG_CHECK_SECONDS = 10.0
 READY_TIMEOUT_SECONDS = 120.0
-# A worker finishes the block under way and gives its job back; what does not end in time is killed and recovered.
-STOP_GRACE_SECONDS = 60.0
+# A worker finishes the block under way and gives its job back, which takes up to 300 s (drain_seconds).
+STOP_GRACE_SECONDS = 320.0
+# After a second stop request; what is killed then is recovered by the job's lease.
+HURRIED_GRACE_SECONDS = 5.0
+NOTICE_AFTER_SECONDS = 2.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -150,16 +153,29 @@ class Launcher:
             self._report(f"{child.name} died ({exit_text(code)}); restarting in {delay:g} s, see {child.log_path}")
 
     def _stop(self) -> None:
-        """Ends the children by TERM; a second stop request or the end of the grace time kills them."""
-        for child in self._children:
-            child.signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_GRACE_SECONDS
+        """Ends the children by TERM; what has not ended when the time is up is killed by the caller."""
+        self._signal_all(signal.SIGTERM)
+        started_at = time.monotonic()
+        deadline = started_at + STOP_GRACE_SECONDS
         requests_seen = self._stop_requests
-        while any(child.process and child.exit_code() is None for child in self._children):
-            if self._stop_requests > requests_seen or time.monotonic() > deadline:
-                return
+        notice_at = started_at + NOTICE_AFTER_SECONDS
+        while self._any_running() and time.monotonic() < deadline:
             self._wake.clear()
             self._wake.wait(POLL_SECONDS)
+            if self._stop_requests > requests_seen:
+                requests_seen = self._stop_requests
+                deadline = min(deadline, time.monotonic() + HURRIED_GRACE_SECONDS)
+                self._signal_all(signal.SIGTERM)
+            if time.monotonic() > notice_at:
+                notice_at = deadline
+                self._report("Waiting for the running job to finish its block; Ctrl-C again stops at once.")
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for child in self._children:
+            child.signal(number)
+
+    def _any_running(self) -> bool:
+        return any(child.process and child.exit_code() is None for child in self._children)
 
 
 def answers(url: str) -> bool:
