@@ -7,6 +7,7 @@ profiles, which the storage library reads by its own documented chain.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 BROKER_SCHEMES = ("filesystem", "redis", "rediss")
 DATABASE_SCHEMES = ("sqlite", "postgresql+psycopg")
 ARTIFACT_SCHEMES = ("file", "s3")
+# Part of a file name in the filesystem broker and of a key in Redis.
+_QUEUE_CLASS = re.compile(r"[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ class StoreSettings(BaseSettings):
         names = [root.name for root in self.model_roots]
         if len(set(names)) != len(names):
             raise ValueError("model_roots: two roots have one name; give one of them as name=path")
-        if not all(self.queue_classes):
-            raise ValueError("queue_classes: a name is empty")
+        if not all(_QUEUE_CLASS.fullmatch(name) for name in self.queue_classes) or not self.queue_classes:
+            raise ValueError("queue_classes: a name may hold lower-case letters, digits, - and _ only")
         return self
 
     @property

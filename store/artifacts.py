@@ -1,0 +1,203 @@
+"""Keeps files under the hash of their bytes, in a folder (file://) or an S3-compatible bucket (s3://bucket/prefix).
+
+A blob is written once, whole or not at all, and never changes; who refers to it is the database's affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
+
+from store.errors import BlobCorruptError, NotFoundError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+    from store.settings import StoreSettings
+
+READ_CHUNK_BYTES = 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
+PARALLEL_PARTS = 4
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# A download may take hours, so the whole request has no short limit; a connection that says nothing does.
+_CLIENT: ClientConfig = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "12h"}
+_RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
+
+
+class ArtifactStore:
+    """Blobs by sha256. Safe to share between threads. Every method raises StorageUnavailableError on a dead store."""
+
+    def __init__(self, url: str, *, s3_endpoint: str | None = None) -> None:
+        """s3_endpoint: URL of an S3-compatible server; credentials and region come from AWS_* as usual."""
+        parts = urlsplit(url)
+        self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        if self._folder is not None:
+            self._store: ObjectStore = LocalStore(self._folder, mkdir=True)
+        else:
+            self._store = _s3_store(parts.netloc, parts.path.strip("/"), s3_endpoint)
+
+    @classmethod
+    def from_settings(cls, settings: StoreSettings) -> ArtifactStore:
+        """Returns the store that the settings name."""
+        return cls(settings.artifacts_url, s3_endpoint=settings.s3_endpoint)
+
+    def put_file(self, path: Path) -> tuple[str, int]:
+        """Stores a file's bytes and returns (sha256, size). Reads it in pieces; a blob that is there stays.
+
+        Raises BlobCorruptError where the file changed while it was read.
+        """
+        sha256, size_bytes = _hash_file(path)
+        if not self._holds(sha256, size_bytes):
+            with _answers():
+                obstore.put(self._store, _key(sha256), path, chunk_size=PART_BYTES, max_concurrency=PARALLEL_PARTS)
+            found, _ = _hash_file(path)
+            if found != sha256:
+                self.delete(sha256)
+                raise BlobCorruptError(sha256, found)
+            self._sync(sha256)
+        return sha256, size_bytes
+
+    def put_bytes(self, content: bytes) -> tuple[str, int]:
+        """Stores bytes that fit in memory and returns (sha256, size)."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not self._holds(sha256, len(content)):
+            with _answers():
+                obstore.put(self._store, _key(sha256), content)
+            self._sync(sha256)
+        return sha256, len(content)
+
+    def size(self, sha256: str) -> int:
+        """Returns the blob's length in bytes; raises NotFoundError."""
+        with _answers(sha256):
+            return int(obstore.head(self._store, _key(sha256))["size"])
+
+    def exists(self, sha256: str) -> bool:
+        """Whether the whole blob is there."""
+        try:
+            self.size(sha256)
+        except NotFoundError:
+            return False
+        return True
+
+    def open(self, sha256: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yields the bytes from start up to and without end, in pieces of about READ_CHUNK_BYTES.
+
+        The request is made before the first piece is asked for, so that NotFoundError comes before any answer is
+        begun. Raises ValueError for a range that does not lie within the blob.
+        """
+        size_bytes = self.size(sha256)
+        stop = size_bytes if end is None else end
+        if not 0 <= start <= stop <= size_bytes:
+            raise ValueError(f"bytes {start} to {stop} do not lie within {size_bytes}")
+        if start == stop:
+            return iter(())
+        with _answers(sha256):
+            result = obstore.get(self._store, _key(sha256), options={"range": (start, stop)})
+        return _pieces(result, sha256)
+
+    def fetch_to(self, sha256: str, path: Path) -> None:
+        """Writes the blob to a file, which appears only once its hash is verified; raises BlobCorruptError."""
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+        digest = hashlib.sha256()
+        try:
+            with partial.open("xb") as file:
+                for piece in self.open(sha256):
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest.hexdigest() != sha256:
+                raise BlobCorruptError(sha256, digest.hexdigest())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def delete(self, sha256: str) -> None:
+        """Removes the blob; nothing happens where it is gone already."""
+        try:
+            with _answers(sha256):
+                obstore.delete(self._store, _key(sha256))
+        except NotFoundError:
+            return
+
+    def _holds(self, sha256: str, size_bytes: int) -> bool:
+        try:
+            return self.size(sha256) == size_bytes
+        except NotFoundError:
+            return False
+
+    def _sync(self, sha256: str) -> None:
+        """Makes a local blob survive a power cut before a row refers to it; a bucket answers only when it has."""
+        if self._folder is None:
+            return
+        blob = self._folder / _key(sha256)
+        for path in (blob, blob.parent, blob.parent.parent):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _s3_store(bucket: str, prefix: str, endpoint: str | None) -> S3Store:
+    plain = endpoint is not None and endpoint.startswith("http://")
+    options: ClientConfig = {**_CLIENT, "allow_http": plain}
+    if endpoint is None:
+        return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=_RETRY)
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        client_options=options,
+        retry_config=_RETRY,
+        endpoint=endpoint,
+        # Servers other than Amazon's are rarely set up with one host name per bucket.
+        virtual_hosted_style_request=False,
+    )
+
+
+def _key(sha256: str) -> str:
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is not a sha256 in hexadecimal digits")
+    return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+@contextmanager
+def _answers(sha256: str = "") -> Iterator[None]:
+    """Turns the library's errors into the store's: missing, or not answering."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError("blob", sha256) from error
+    except (BaseError, OSError) as error:
+        lines = str(error).strip().splitlines()
+        raise StorageUnavailableError("The artifact store", lines[0] if lines else type(error).__name__) from error
+
+
+def _pieces(result: obstore.GetResult, sha256: str) -> Iterator[bytes]:
+    stream = iter(result.stream(min_chunk_size=READ_CHUNK_BYTES))
+    while True:
+        with _answers(sha256):
+            piece = next(stream, None)
+        if piece is None:
+            return
+        yield bytes(piece)
