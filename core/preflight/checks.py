@@ -122,7 +122,7 @@ def _check_target(target: Target, grid: Grid, facts: ModelFacts) -> list[str]:
         raise TargetRefusedError(
             target,
             refusals[0].rule.field,
-            " ".join(refusal.detail for refusal in refusals),
+            "; ".join(refusal.detail for refusal in refusals),
             str(nearest) if nearest else "none for this model",
         )
-    return [f"{target} loads this, but not with its fastest kernel: {violation.detail}" for violation in broken]
+    return [f"{target} loads this, but not with its fastest kernel: {violation.detail}." for violation in broken]

@@ -47,7 +47,7 @@ class ConfigFacts:
 def read_config(source_dir: Path) -> ConfigFacts:
     """Returns the facts of config.json; raises ModelRefusedError where it is missing, broken or not for us."""
     config = read_json_object(source_dir / CONFIG_FILE)
-    _refuse_named_code(source_dir)
+    refuse_code(source_dir)
     _refuse_quantized(source_dir, config)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -94,7 +94,8 @@ def _architecture(config: dict[str, Any]) -> str:
     )
 
 
-def _refuse_named_code(source_dir: Path) -> None:
+def refuse_code(source_dir: Path) -> None:
+    """Raises ModelRefusedError (REMOTE_CODE) where a config file names Python code that a loader would run."""
     for name in CODE_NAMING_FILES:
         path = source_dir / name
         named = [key for key in CODE_NAMING_KEYS if path.is_file() and read_json_object(path).get(key)]

@@ -5,6 +5,7 @@ Blocks are found by structure: the numbered list of modules that holds most of t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
 PACKED_ENDINGS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", ".absmax", ".quant_map")
 
-# Routers choose experts; they stay in float. Experts are reported on their own.
+# Routers choose experts; they stay in float, and so do experts that are stored as one tensor.
 ROUTER_NAMES = frozenset({"gate", "router", "shared_expert_gate"})
 EXPERTS_PART = ".experts."
+
+NUMBERED_EXPERT = re.compile(r"\.experts\.\d+\.")
 
 MATRIX_DIMENSIONS = 2
 
@@ -66,6 +69,7 @@ def inspect_source(source_dir: Path) -> ModelFacts:
     check_tokenizer(source_dir)
     tensors = read_tensors(source_dir)
     _refuse_packed(tensors)
+    _refuse_expert_lists(tensors)
     prefix, blocks = _find_blocks(tensors)
     _check_blocks(config, prefix, blocks)
     linears = _linears(tensors, prefix, transposed=config.model_type in CONV1D_MODEL_TYPES)
@@ -92,6 +96,16 @@ def _refuse_packed(tensors: Mapping[str, TensorFacts]) -> None:
             raise already_quantized(f"it stores {name}")
         if name.endswith(".weight") and tensor.dtype not in FLOAT_DTYPES:
             raise already_quantized(f"{name} is stored as {tensor.dtype}")
+
+
+def _refuse_expert_lists(tensors: Mapping[str, TensorFacts]) -> None:
+    for name in tensors:
+        if NUMBERED_EXPERT.search(name):
+            raise ModelRefusedError(
+                ModelProblem.UNSUPPORTED_ARCHITECTURE,
+                f"{name} is the weight of one of many experts, which are not quantized yet.",
+                "Give a dense model, whose blocks hold plain linears.",
+            )
 
 
 def _find_blocks(tensors: Mapping[str, TensorFacts]) -> tuple[str, list[int]]:

@@ -194,7 +194,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One broken rule. detail: one sentence with the value and, for a shape, the linear."""
+    """One broken rule. detail: the value, the reason and, for a shape, the linear; no full stop."""
 
     rule: Rule
     detail: str
@@ -262,7 +262,7 @@ def _option_detail(rule: OptionRule, grid: Grid, shapes: Shapes) -> str:
     if rule.row_group_allowed and shapes and all(value == in_features for _, in_features in shapes.values()):
         return ""
     allowed = ", ".join(str(option).lower() for option in rule.allowed)
-    return f"{rule.field}={str(value).lower()}: {rule.reason} ({allowed})."
+    return f"{rule.field}={str(value).lower()}: {rule.reason} ({allowed})"
 
 
 def _shape_detail(rule: ShapeRule, grid: Grid, shapes: Shapes) -> str:
@@ -271,7 +271,7 @@ def _shape_detail(rule: ShapeRule, grid: Grid, shapes: Shapes) -> str:
     for name, (_, in_features) in shapes.items():
         size = in_features if rule.field == "in_features" else out_features[name]
         if size % multiple:
-            return f"{name} has {rule.field} {size}, not a multiple of {multiple}: {rule.reason}."
+            return f"{name} has {rule.field} {size}, not a multiple of {multiple}: {rule.reason}"
     return ""
 
 
