@@ -7,6 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import KombuError
+
 from cli.errors import CliError, ExitCode
 from cli.output import out, print_json
 from cli.store_access import store_settings
@@ -108,7 +110,7 @@ def _ping_broker(settings: StoreSettings) -> None:
     connection = celery.connection_for_write(connect_timeout=BROKER_TIMEOUT_SECONDS)
     try:
         connection.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT_SECONDS)
-    except connection.recoverable_connection_errors as error:
+    except (KombuError, OSError) as error:
         raise CliError(
             ExitCode.UNAVAILABLE,
             f"The broker did not answer: {error}.",

@@ -19,7 +19,7 @@ from core.configs import Method
 from core.errors import RunStoppedError
 from core.events import Event, LinearQuantized, RunStarted, WarningRaised
 from core.preflight.checks import check_config
-from core.preflight.resources import check_disk, estimate
+from core.preflight.resources import available_memory, check_disk, estimate
 from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
 
@@ -58,15 +58,24 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
     _check_destination(request)
     config = request.quantization.config()
     facts = inspect_source(request.src)
-    for warning in check_config(config, facts, request.targets):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
-    needs = estimate(facts, config, request.calibration.config())
+    calibration = None if config.method is Method.RTN else request.calibration.config()
+    for warning in check_config(config, facts, request.targets, calibration):
+        _warn(console, warning)
+    needs = estimate(facts, config, calibration)
     check_disk(request.dst.absolute().parent, needs.disk_bytes)
+    if (available := available_memory()) < needs.ram_bytes:
+        _warn(console, f"The run may need {bytes_text(needs.ram_bytes)} of memory, {bytes_text(available)} are free.")
     started_at = time.monotonic()
     report = _quantize(request, console)
     if not request.keep_work:
         shutil.rmtree(request.work_dir, ignore_errors=True)
     _print_summary(request, report, time.monotonic() - started_at, as_json=as_json)
+
+
+def _warn(console: Console, message: str) -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
 
 
 def _check_destination(request: LocalRun) -> None:
@@ -113,11 +122,10 @@ def _windows(request: LocalRun) -> CalibrationWindows | None:
     """Returns the calibration windows; None for a method that does not calibrate."""
     if request.quantization.method is Method.RTN:
         return None
-    from core.evaluation.loading import load_tokenizer
-
     from core.calibration.builtin import builtin_text
     from core.calibration.texts import read_documents
     from core.calibration.windows import draw_windows
+    from core.evaluation.loading import load_tokenizer
 
     file = request.calibration_file
     documents = builtin_text("calibration") if file is None else read_documents(file)
@@ -139,7 +147,7 @@ class _EventPrinter:
         if isinstance(event, RunStarted) and event.blocks_resumed:
             self._console.print(f"Going on after {event.blocks_resumed} of {event.blocks_total} finished blocks.")
         elif isinstance(event, WarningRaised):
-            self._console.print(f"[yellow]warning:[/] {event.message}", soft_wrap=True)
+            _warn(self._console, event.message)
         elif isinstance(event, LinearQuantized):
             self._detail = linear_text(event.linear, event.relative_loss)
         self._view.show(state_from(progress, self._detail))

@@ -12,7 +12,7 @@ from cli.output import complain
 from core.errors import CoreError
 from store.errors import StoreError
 
-EPILOG = "Exit codes: " + "  ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items())
+EPILOG = "\n\n".join(("Exit codes", *(f"{int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())))
 
 
 def build_app() -> typer.Typer:

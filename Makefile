@@ -1,0 +1,63 @@
+# Two commands for a newcomer: `make demo` and `make test`. Needed beside this folder: Python 3.11 or newer, git, make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOADERS_VENV := .venv-loaders
+LOADERS_BIN := $(LOADERS_VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+
+.PHONY: help install demo test test-loaders check format bench clean
+
+help:
+	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
+	@echo "make test          the whole test suite"
+	@echo "make test-loaders  load artifacts through GPTQModel and transformers, in an environment of its own"
+	@echo "make check         lint, formatting, types, import rules"
+	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
+	@echo "make install       the set-up step alone"
+	@echo "make clean         remove environments, caches and var/"
+
+install: $(VENV)/.installed
+
+# The stamp is written last: a set-up that was broken off is done again, one that is up to date is not.
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Bitmill needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Installing into $(VENV) (the first time this takes some minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[api,engine,dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/bitmill demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: install
+	@$(BIN)/python -m pytest -m 'not loaders'
+
+$(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
+	@echo "Installing GPTQModel, optimum and transformers into $(LOADERS_VENV) ..."
+	@test -x $(LOADERS_BIN)/python || $(PYTHON) -m venv $(LOADERS_VENV)
+	@$(LOADERS_BIN)/python -m pip install $(PIP_FLAGS) --requirement tests/loaders/requirements.txt
+	@touch $@
+
+test-loaders: install $(LOADERS_VENV)/.installed
+	@$(LOADERS_BIN)/python -m pytest tests/loaders -m loaders
+
+check: install
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: install
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	@rm -rf $(VENV) $(LOADERS_VENV) var build dist *.egg-info
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,223 @@
+"""`bitmill demo`: the product's main job on a real model, through the service, with the proof at the end.
+
+Every line that it prints was measured or checked by it a moment before; nothing is taken from the service's own word
+about its artifact.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cli.client import ServiceClient
+from cli.demo_service import DemoService
+from cli.errors import CliError, ExitCode
+from cli.job_text import job_seconds
+from cli.jobs import Submission, download, post_job
+from cli.options import CalibrationOptions, QuantizationOptions
+from cli.output import bytes_text, duration_text, err, out, print_json
+from cli.progress_view import progress_view
+from cli.service.checks import check_port, check_writable, free_port, lock_data_dir
+from cli.settings import client_settings
+from cli.store_access import store_settings
+from cli.watch import follow
+from core.configs import Method
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from cli.local_eval import Measured
+
+BITS = 4
+GROUP_SIZE = 64
+EVAL_SEQ_LEN = 512
+EVAL_WINDOWS = 24
+PROMPT = "What is the capital of France?"
+USUAL_PORT = 8080
+
+
+@dataclass(slots=True, kw_only=True)
+class Steps:
+    """Prints one line per finished step and collects the facts for `--json`."""
+
+    console: Console
+    quiet: bool
+    facts: dict[str, Any]
+
+    def working(self, what: str) -> AbstractContextManager[object]:
+        """Shows a spinner while a step runs."""
+        return self.console.status(f"[cyan]{what}[/]", spinner="dots")
+
+    def done(self, label: str, text: str, **facts: object) -> None:
+        """Prints a finished step."""
+        self.facts[label.lower()] = facts
+        if not self.quiet:
+            out().print(f"[green]✓[/] [bold]{label:<11}[/] {text}")
+
+
+def run_demo(*, dst: Path, port: int | None, keep: bool, as_json: bool) -> None:
+    """Runs every step; raises CliError at the first that fails, with the service stopped."""
+    started_at = time.monotonic()
+    dst = dst.absolute()
+    check_writable(dst)
+    steps = Steps(console=err(), quiet=as_json, facts={})
+    if not as_json:
+        out().print(f"[bold]Bitmill demo[/]: a real model to {BITS} bits, through the service\n")
+    model = _prepare_model(steps)
+    data_dir = dst / "service"
+    _remove_old(data_dir)
+    with steps.working("starting the service"):
+        service = DemoService.start(data_dir, _port(port), keep=keep)
+    try:
+        artifact = _through_the_service(steps, service, model, dst)
+        _prove(steps, model, artifact)
+    except BaseException:
+        service.stop()
+        raise
+    if keep:
+        _say_kept(steps, service)
+    else:
+        _stop(steps, service)
+    seconds = time.monotonic() - started_at
+    if as_json:
+        print_json({**steps.facts, "seconds": round(seconds, 1)})
+    else:
+        out().print(f"\n[bold green]Done[/] in {duration_text(seconds)}. The artifact is in {artifact}", soft_wrap=True)
+
+
+def _prepare_model(steps: Steps) -> Path:
+    from cli.demo_model import prepare_smollm2
+    from core.preflight.source import inspect_source
+
+    settings = store_settings(None)
+    with steps.working("fetching SmolLM2-135M-Instruct (once)"):
+        model = prepare_smollm2(settings.cache_dir)
+    facts = inspect_source(model)
+    size = f"{facts.parameters / 1e6:.0f} M parameters in {facts.blocks} blocks, {bytes_text(facts.total_bytes)}"
+    steps.done("Model", f"{model.name}: {size}", name=model.name, parameters=facts.parameters, blocks=facts.blocks)
+    return model
+
+
+def _remove_old(data_dir: Path) -> None:
+    """Removes the data of an earlier demo; raises CliError if that demo's service still runs."""
+    if data_dir.exists():
+        os.close(lock_data_dir(data_dir, "this demo"))
+        shutil.rmtree(data_dir)
+
+
+def _port(wanted: int | None) -> int:
+    if wanted is not None:
+        check_port("127.0.0.1", wanted)
+        return wanted
+    try:
+        check_port("127.0.0.1", USUAL_PORT)
+    except CliError:
+        return free_port()
+    return USUAL_PORT
+
+
+def _through_the_service(steps: Steps, service: DemoService, model: Path, dst: Path) -> Path:
+    """Submits, watches and downloads; returns the artifact's folder."""
+    steps.done("Service", f"{service.url}  (API and one worker; SQLite, files; nothing else)", url=service.url)
+    with ServiceClient(client_settings(service.url)) as client:
+        job = post_job(client, _submission(model))
+        steps.done("Submitted", f"{job['id']}  over HTTP: GPTQ, {BITS} bits, groups of {GROUP_SIZE}", job=job["id"])
+        with progress_view(steps.console) as view:
+            job = follow(client, job["id"], view)
+        _require_success(job)
+        blocks = job["progress"]["blocks_total"]
+        seconds = job_seconds(job)
+        steps.done("Quantized", f"{blocks} blocks in {duration_text(seconds)}", blocks=blocks, seconds=seconds)
+        artifact = dst / f"{model.name}-GPTQ-w{BITS}-g{GROUP_SIZE}"
+        shutil.rmtree(artifact, ignore_errors=True)
+        files, verified = download(client, job["id"], artifact)
+    size = sum(file.size_bytes for file in files)
+    steps.done("Downloaded", f"{len(files)} files, {bytes_text(size)}", files=len(files), size_bytes=size)
+    steps.done("Verified", f"SHA256SUMS: {verified} of {verified} files match", files=verified)
+    return artifact
+
+
+def _submission(model: Path) -> Submission:
+    return Submission(
+        model=str(model),
+        revision=None,
+        calibration_file=None,
+        quantization=QuantizationOptions(
+            method=Method.GPTQ,
+            bits=BITS,
+            group_size=GROUP_SIZE,
+            sym=None,
+            desc_act=None,
+            static_groups=None,
+            damp_percent=None,
+            true_sequential=None,
+            scale_search=None,
+        ),
+        calibration=CalibrationOptions(samples=None, seq_len=None, seed=None),
+        targets=("transformers", "gptqmodel"),
+        labels=("from=demo",),
+        priority=None,
+        evaluate=False,
+        idempotency_key=None,
+    )
+
+
+def _require_success(job: dict[str, Any]) -> None:
+    if job["state"] != "succeeded":
+        error = job["error"] or {}
+        raise CliError(
+            ExitCode.FAILED,
+            f"The job {job['state']}: {error.get('message', 'no reason given')}",
+            hint=error.get("hint", ""),
+            code=error.get("code", "job_failed"),
+        )
+
+
+def _prove(steps: Steps, model: Path, artifact: Path) -> None:
+    """Measures both models on held-out text and lets the downloaded one speak."""
+    with steps.working("loading the engine"):
+        from cli.local_eval import measure
+        from core.calibration.builtin import builtin_text
+        from core.calibration.windows import consecutive_windows
+        from core.evaluation.generate import generate_sentence
+        from core.evaluation.loading import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(artifact)
+    windows = consecutive_windows(builtin_text("evaluation"), tokenizer, EVAL_SEQ_LEN, EVAL_WINDOWS)
+    with progress_view(steps.console) as view:
+        before, after = (measure(folder, windows, view) for folder in (model, artifact))
+    _say_perplexity(steps, before, after)
+    with steps.working("generating"):
+        answer = generate_sentence(load_model(artifact), tokenizer, PROMPT)
+    steps.done("Generated", f'"{PROMPT}"  →  "{answer}"', prompt=PROMPT, answer=answer)
+
+
+def _say_perplexity(steps: Steps, before: Measured, after: Measured) -> None:
+    ratio = after.perplexity / before.perplexity
+    steps.done(
+        "Perplexity",
+        f"float [bold]{before.perplexity:.2f}[/], {BITS}-bit [bold]{after.perplexity:.2f}[/] (x {ratio:.3f}), on "
+        f"{after.tokens:,} tokens that were not used for calibration",
+        float=before.perplexity,
+        quantized=after.perplexity,
+        ratio=ratio,
+        tokens=after.tokens,
+    )
+
+
+def _say_kept(steps: Steps, service: DemoService) -> None:
+    steps.done("Kept up", f"{service.url}  stop it with: kill {service.pid}", url=service.url, pid=service.pid)
+
+
+def _stop(steps: Steps, service: DemoService) -> None:
+    with steps.working("stopping the service"):
+        left = service.stop()
+    if left:
+        raise CliError(ExitCode.FAILED, f"{left} processes of the service are left.", code="orphans")
+    steps.done("Stopped", "no process is left", processes_left=left)
