@@ -36,7 +36,8 @@ def error_from_document(document: dict[str, Any] | None) -> JobError | None:
 def progress_from_row(row: Row[Any]) -> JobProgress:
     """Reads the progress columns of a `jobs` row."""
     return JobProgress(
-        fraction=row.progress_fraction,
+        # SQLite returns a whole number from RETURNING before it has stored it as a real one.
+        fraction=float(row.progress_fraction),
         blocks_done=row.blocks_done,
         blocks_total=row.blocks_total,
         eta_at=row.eta_at,
