@@ -1,0 +1,19 @@
+"""Names a model folder's content by hash, so that a resume or a reuse never mixes two models."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from core.checkpoint.durable import file_sha256
+
+_CONTENT_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
+
+
+def model_sha256(source_dir: Path) -> str:
+    """Returns the SHA-256 over names and SHA-256 of the files that decide a run: config, weights, tokenizer."""
+    files = sorted({path for pattern in _CONTENT_PATTERNS for path in source_dir.glob(pattern) if path.is_file()})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
