@@ -94,9 +94,14 @@ class Waker:
         self._app = _configured(settings, dict(_REDIS_SENDER_OPTIONS), disable_prefetch=False)
         self._closed_until = 0.0
 
+    @property
+    def suspended(self) -> bool:
+        """Whether a wake-up failed so recently that none is tried now."""
+        return time.monotonic() < self._closed_until
+
     def wake(self, queue_class: str, hint: str | None = None) -> bool:
         """Returns whether the broker took the message. hint: a job id for the trace; the worker does not rely on it."""
-        if time.monotonic() < self._closed_until:
+        if self.suspended:
             return False
         try:
             self._app.send_task(
