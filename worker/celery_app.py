@@ -1,0 +1,65 @@
+"""The Celery application of the worker: `celery -A worker.celery_app worker --pool threads --concurrency 1 -Q default`.
+
+The one module with state at import, since Celery finds its application by importing a module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.worker import WorkController
+
+from store.queue import make_celery
+from worker.dispatcher import Dispatcher
+from worker.logs import configure_logging
+from worker.services import Services, open_services
+from worker.settings import settings_from_env
+from worker.tasks import register
+
+COLD = "Cold"
+
+
+def create_app(services: Services) -> Celery:
+    """Returns an application whose workers work jobs with these services."""
+    app = make_celery(services.settings)
+    register(app, services)
+
+    class DispatcherStep(bootsteps.StartStopStep):
+        """Runs the dispatcher for as long as the worker runs."""
+
+        # Started after the pool and stopped before it, so that no wake-up is sent for a worker that is ending.
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: WorkController, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
+            super().__init__(parent, **options)
+            self._dispatcher = Dispatcher(services, app)
+
+        def start(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
+            """Starts the dispatcher."""
+            self._dispatcher.start()
+
+        def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
+            """Stops the dispatcher."""
+            self._dispatcher.stop()
+
+    app.steps["worker"].add(DispatcherStep)
+    _follow_shutdown(services)
+    return app
+
+
+def _follow_shutdown(services: Services) -> None:
+    """Connects the process's signals to the drain: TERM finishes the block, a second TERM or a QUIT does not wait."""
+
+    def drain(how: str = "", **_: object) -> None:
+        services.drain.request(at_once=how == COLD)
+
+    def use_our_logging(**_: object) -> None:
+        configure_logging()
+
+    signals.worker_shutting_down.connect(drain, weak=False)
+    # A listener of this signal keeps Celery from setting up logging of its own.
+    signals.setup_logging.connect(use_our_logging, weak=False)
+
+
+app = create_app(open_services(settings_from_env()))

@@ -1,0 +1,204 @@
+"""The process that quantizes one job: a spec in, the engine's events and one last line out. `python -m worker.child`.
+
+It holds no database connection, broker or cloud secret, needs no network, and dies with its supervisor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from core.configs import CalibrationConfig, config_from_dict
+from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
+from core.events import Event, RunStarted, Stage, StageStarted, WarningRaised
+from core.preflight.checks import check_config
+from core.preflight.resources import check_disk, check_memory, estimate
+from core.preflight.source import inspect_source
+from worker.channel import Channel, run_child
+from worker.errors import AttemptFailedError, Failure, failure_from
+from worker.protocol import CalibrationText, QuantizeSpec, Result, Stopped
+
+if TYPE_CHECKING:
+    from core.calibration.windows import CalibrationWindows
+
+LOCK_FILE = "child.lock"
+
+Engine = Callable[..., object]
+
+
+class Attempt:
+    """One attempt at one spec, stage by stage."""
+
+    def __init__(self, spec: QuantizeSpec, channel: Channel) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._config = config_from_dict(spec.quantization)
+        self._resolved: dict[str, Any] = {}
+        self._max_positions: int | None = None
+
+    def run(self) -> Result:
+        """Runs every stage and returns the last line; raises core errors, RunStoppedError among them."""
+        self._preflight()
+        calibration = None if self._spec.calibration is None else self._calibrate(self._spec.calibration)
+        self._quantize(calibration)
+        return Result(evaluation=self._evaluate() if self._spec.evaluate else None, resolved=self._resolved)
+
+    def _preflight(self) -> None:
+        self._begin(Stage.PREFLIGHT)
+        options = self._spec.calibration
+        calibration = None if options is None else CalibrationConfig.from_dict(options.options)
+        facts = inspect_source(self._spec.model_dir)
+        self._max_positions = facts.max_positions
+        for message in check_config(self._config, facts, self._spec.targets, calibration):
+            self._emit(WarningRaised(code="preflight", message=message))
+        needed = estimate(facts, self._config, calibration)
+        # What an earlier attempt left in the work folder counts as there already.
+        check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
+        check_memory(needed.ram_bytes)
+
+    def _calibrate(self, text: CalibrationText) -> CalibrationWindows:
+        self._begin(Stage.CALIBRATING)
+        # Loading torch and transformers takes seconds: only now that the job has passed what can be checked without.
+        from worker.measure import draw  # noqa: PLC0415
+
+        windows = draw(text.path, self._spec.model_dir, CalibrationConfig.from_dict(text.options))
+        for message in windows.warnings:
+            self._emit(WarningRaised(code="calibration", message=message))
+        self._resolved["calibration_windows_sha256"] = windows.sha256
+        return windows
+
+    def _quantize(self, calibration: CalibrationWindows | None) -> None:
+        spec = self._spec
+        if self._finished_before():
+            return
+        engine = load_engine(spec.engine_file)
+        options: dict[str, Any] = {
+            "work_dir": spec.work_dir,
+            "on_event": self._emit,
+            "should_stop": self._channel.should_stop,
+            "provenance": spec.provenance,
+        }
+        if spec.threads is not None:
+            options["resources"] = limited(spec.threads)
+        try:
+            engine(spec.model_dir, spec.out_dir, self._config, calibration, **options)
+        except ResumeRefusedError as error:
+            # Another machine or version began this job: its blocks cannot be mixed with ours, so start from the first.
+            self._emit(WarningRaised(code="restarted", message=f"{error.field} changed; starting from block 0."))
+            shutil.rmtree(spec.work_dir)
+            engine(spec.model_dir, spec.out_dir, self._config, calibration, **options)
+
+    def _finished_before(self) -> bool:
+        """Whether an earlier attempt completed the artifact and was lost after that; its bytes are checked."""
+        if not self._spec.out_dir.exists():
+            return False
+        from core.checkpoint.checksums import verify_sha256sums  # noqa: PLC0415 - loads torch
+
+        try:
+            verify_sha256sums(self._spec.out_dir)
+        except ArtifactInvalidError as error:
+            self._emit(WarningRaised(code="rebuilt", message=f"The finished artifact was damaged: {error.detail}"))
+            shutil.rmtree(self._spec.out_dir)
+            return False
+        self._emit(StageStarted(stage=Stage.PACKING))
+        return True
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._begin(Stage.EVALUATING)
+        from worker.measure import measure  # noqa: PLC0415 - as above
+
+        return measure(self._spec.model_dir, self._spec.out_dir, self._max_positions, self._progress)
+
+    def _progress(self, event: Event) -> None:
+        """Passes an event on; between two events is where a stage without blocks can stop."""
+        self._emit(event)
+        self._stop_if_asked()
+
+    def _begin(self, stage: Stage) -> None:
+        self._stop_if_asked()
+        self._emit(StageStarted(stage=stage))
+
+    def _stop_if_asked(self) -> None:
+        if self._channel.should_stop():
+            raise RunStoppedError(blocks_done=0)
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._resolved["fingerprint"] = event.fingerprint
+        self._channel.emit(event)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Returns the bytes of all files below a folder; none where it is absent."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def limited(threads: int) -> object:
+    """Returns the engine's resources with fewer threads."""
+    from core.pipeline import Resources  # noqa: PLC0415 - takes seconds to load
+
+    return Resources(threads=threads)
+
+
+def load_engine(stand_in: Path | None) -> Engine:
+    """Returns the engine's entry; a test's stand-in comes from a file that the worker's settings had to allow."""
+    if stand_in is None:
+        from core.pipeline import quantize_checkpoint  # noqa: PLC0415 - takes seconds to load
+
+        return quantize_checkpoint
+    module_spec = importlib.util.spec_from_file_location("bitmill_test_engine", stand_in)
+    if module_spec is None or module_spec.loader is None:
+        raise ImportError(f"{stand_in} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    engine: Engine = module.quantize_checkpoint
+    return engine
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keeps a second child out of the work folder while this one lives; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        failure = Failure(code="work_folder_busy", message="Another process still works on this job.")
+        raise AttemptFailedError(failure) from error
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main(channel: Channel) -> int:
+    """Runs one spec; returns the exit code. The last line on the pipe says how it ended."""
+    try:
+        spec = QuantizeSpec.model_validate_json(channel.read_spec())
+    except ValidationError as error:
+        return channel.fail(Failure(code="spec_invalid", message=f"The work order cannot be read: {error}"))
+    channel.listen(spec.silence_seconds)
+    try:
+        with sole_user(spec.work_dir.parent):
+            channel.write(Attempt(spec, channel).run())
+    except RunStoppedError:
+        channel.write(Stopped())
+    except Exception as error:  # noqa: BLE001 - the task's edge: whatever the engine raises becomes one failure line
+        if not isinstance(error, CoreError | AttemptFailedError):
+            traceback.print_exc(file=sys.stderr)
+        return channel.fail(failure_from(error))
+    return 0
+
+
+if __name__ == "__main__":
+    run_child(main)

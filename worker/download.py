@@ -1,0 +1,109 @@
+"""The process that fetches a model of the hub into the cache: a spec in, the folder and its commit out.
+
+A process of its own, so that a cancel can end a stuck connection. Only files that the engine reads are fetched;
+code, pickles and duplicates in other formats stay where they are.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import httpx
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from pydantic import ValidationError
+
+from worker.channel import Channel, run_child
+from worker.errors import Failure, failure_from
+from worker.protocol import DownloadSpec, Result
+
+WANTED_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "LICENSE*",
+)
+# A folder of the hub holds one checkpoint; what lies deeper (onnx, original, gguf) is another form of the same weights.
+UNWANTED_FILES = ("*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+
+
+def fetch(spec: DownloadSpec) -> Result:
+    """Downloads or completes the snapshot. Raises huggingface_hub errors, which `explain` turns into a failure."""
+    folder = snapshot_download(
+        spec.repo,
+        revision=spec.revision,
+        endpoint=spec.endpoint,
+        token=spec.token or False,
+        cache_dir=spec.cache_dir,
+        allow_patterns=list(WANTED_FILES),
+        ignore_patterns=list(UNWANTED_FILES),
+        max_workers=4,
+    )
+    # The cache names a snapshot's folder by its commit.
+    return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
+
+
+def explain(error: Exception, spec: DownloadSpec) -> Failure:
+    """Turns what the hub said into a failure with its remedy."""
+    revision = spec.revision or "the default branch"
+    if isinstance(error, GatedRepoError):
+        return Failure(
+            code="model_forbidden",
+            message=f"{spec.repo} is gated.",
+            hint="Accept its terms on the hub and give the worker a token in BITMILL_HUB_TOKEN.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return Failure(
+            code="model_revision_not_found",
+            message=f"{spec.repo} has no revision {revision}.",
+            hint="Give a commit hash, a branch or a tag of this model.",
+        )
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return Failure(
+            code="model_not_found",
+            message=f"The hub has no model {spec.repo!r}, or it is private.",
+            hint="Check the name; for a private model give the worker a token in BITMILL_HUB_TOKEN.",
+        )
+    if isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | httpx.HTTPError | TimeoutError | ConnectionError):
+        return Failure(
+            code="hub_unavailable",
+            message=f"{spec.repo} could not be fetched: {error}",
+            hint="The hub did not answer as it should; the job tries again by itself.",
+        )
+    return failure_from(error)
+
+
+def main(channel: Channel) -> int:
+    """Runs one download; returns the exit code."""
+    try:
+        spec = DownloadSpec.model_validate_json(channel.read_spec())
+    except ValidationError as error:
+        return channel.fail(Failure(code="spec_invalid", message=f"The work order cannot be read: {error}"))
+    channel.listen(spec.silence_seconds)
+    try:
+        channel.write(fetch(spec))
+    except Exception as error:  # noqa: BLE001 - the task's edge: whatever the library raises becomes one failure line
+        traceback.print_exc(file=sys.stderr)
+        return channel.fail(explain(error, spec))
+    return 0
+
+
+if __name__ == "__main__":
+    run_child(main)

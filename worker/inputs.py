@@ -1,0 +1,79 @@
+"""Fetches what a job names (model folder, calibration text) and writes the child's work order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from store.jobs import Job
+from worker.errors import AttemptFailedError, Failure
+from worker.lease import Lease
+from worker.protocol import CalibrationText, DownloadSpec, QuantizeSpec, Result
+from worker.services import Services
+from worker.sources import HubSource, LocalSource, Source, download_spec, local_folder, provenance_of, source_of
+from worker.workfolder import WorkFolder
+
+
+class Inputs:
+    """The inputs of one attempt. download: runs the downloader under the attempt's lease."""
+
+    def __init__(
+        self,
+        services: Services,
+        job: Job,
+        lease: Lease,
+        folder: WorkFolder,
+        download: Callable[[DownloadSpec], Result],
+    ) -> None:
+        self._services = services
+        self._job = job
+        self._lease = lease
+        self._folder = folder
+        self._download = download
+
+    def spec(self, *, threads: int | None) -> QuantizeSpec:
+        """Returns the work order, with every input in place.
+
+        Raises AttemptFailedError, and core and store errors, where an input cannot be had.
+        """
+        spec = self._job.spec
+        try:
+            source = source_of(spec["model"])
+            quantization, options = dict(spec["quantization"]), spec.get("calibration")
+        except (KeyError, TypeError, ValueError) as error:
+            raise AttemptFailedError(
+                Failure(code="spec_invalid", message=f"The job's stored request cannot be read: {error!r}.")
+            ) from error
+        model_dir = self._model_dir(source)
+        return QuantizeSpec(
+            model_dir=model_dir,
+            work_dir=self._folder.blocks,
+            out_dir=self._folder.artifact,
+            quantization=quantization,
+            calibration=None if options is None else self._calibration(dict(options)),
+            targets=tuple(spec.get("targets", ())),
+            evaluate=bool(spec.get("evaluate", False)),
+            threads=threads,
+            provenance=provenance_of(source, self._lease.journal.resolved),
+            engine_file=self._services.settings.test_engine,
+            silence_seconds=self._services.settings.fence_seconds,
+        )
+
+    def _model_dir(self, source: Source) -> Path:
+        if isinstance(source, LocalSource):
+            return local_folder(source, self._services.settings)
+        resolved = self._lease.journal.resolved
+        # A later attempt stays at the commit that the first one found, or its blocks could not be resumed.
+        pinned = HubSource(repo=source.repo, revision=resolved.get("model_commit", source.revision))
+        facts: dict[str, Any] = self._download(download_spec(pinned, self._services.settings)).resolved
+        self._lease.journal.resolve({"model_commit": facts["model_commit"]})
+        return Path(facts["model_dir"])
+
+    def _calibration(self, options: dict[str, Any]) -> CalibrationText:
+        set_id = options.pop("set")
+        with self._services.database.reading() as repository:
+            stored = repository.get_calibration_set(set_id, None)
+        self._services.artifacts.fetch_to(stored.sha256, self._folder.calibration)
+        self._lease.journal.resolve({"calibration_sha256": stored.sha256})
+        return CalibrationText(path=self._folder.calibration, options=options)

@@ -1,0 +1,101 @@
+"""Turns a child's ticks and events into what the job shows: progress, stage, history, linears' rows, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from core.events import (
+    BlockQuantized,
+    Event,
+    LinearQuantized,
+    RunStarted,
+    StageStarted,
+    WarningRaised,
+    event_from_dict,
+)
+from core.events import Stage as EngineStage
+from core.progress import Progress, ProgressEstimator
+from store.jobs import JobProgress, Stage
+from worker.lease import Lease
+from worker.protocol import EngineEvent, Tick
+
+ENGINE_STAGES = tuple(EngineStage)
+
+
+class Observer:
+    """One per attempt."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._estimator = ProgressEstimator()
+        self._progress = JobProgress()
+        self._warnings: list[Mapping[str, Any]] = []
+        self._rank = 0
+
+    def recall(self, warnings: Iterable[Mapping[str, Any]]) -> None:
+        """Takes over the warnings of earlier attempts, whose finished blocks this one will not solve again."""
+        for warning in warnings:
+            self._keep(warning)
+
+    def _keep(self, warning: Mapping[str, Any]) -> None:
+        if warning not in self._warnings:
+            self._warnings.append(warning)
+
+    @property
+    def warnings(self) -> tuple[Mapping[str, Any], ...]:
+        """Returns every warning once, for the job's row."""
+        return tuple(self._warnings)
+
+    def take(self, line: Tick | EngineEvent) -> None:
+        """Takes a line of the child."""
+        if isinstance(line, Tick):
+            # Not worth a write of its own: it goes along with the next thing that happens.
+            self._progress = replace(self._progress, rss_bytes=line.rss_bytes)
+            return
+        event = event_from_dict(line.event)
+        self._note(event)
+        self._show(self._estimator.update(event))
+
+    def _note(self, event: Event) -> None:
+        journal = self._lease.journal
+        match event:
+            case StageStarted():
+                self._enter(event.stage)
+            case RunStarted():
+                journal.record(event.kind, _payload(event))
+                journal.resolve({"fingerprint": event.fingerprint})
+            case BlockQuantized():
+                journal.record(event.kind, _payload(event))
+            case WarningRaised():
+                journal.record(event.kind, _payload(event))
+                self._keep(_payload(event))
+            case LinearQuantized():
+                journal.record_linear(event)
+                self._progress = replace(self._progress, last_linear=event.linear, last_loss=event.loss)
+
+    def _enter(self, stage: EngineStage) -> None:
+        """Shows a stage; the engine repeats checks that the child made before it, and the job does not step back."""
+        rank = ENGINE_STAGES.index(stage)
+        if rank >= self._rank:
+            self._rank = rank
+            self._lease.enter(Stage(stage.value))
+
+    def _show(self, progress: Progress) -> None:
+        left = progress.seconds_left
+        self._progress = replace(
+            self._progress,
+            fraction=progress.fraction,
+            blocks_done=progress.blocks_done,
+            blocks_total=progress.blocks_total,
+            eta_at=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
+        )
+        self._lease.advance(self._progress)
+
+
+def _payload(event: Event) -> dict[str, Any]:
+    payload = event.to_dict()
+    del payload["kind"]
+    return payload

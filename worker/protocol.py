@@ -1,0 +1,133 @@
+"""What supervisor and child say to each other: one JSON object per line, a spec and signs of life in, events out.
+
+Pure values and their bytes; pipes and processes are in `channel` (the child's end) and `process` (the supervisor's).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+MAX_LINE_BYTES = 1 << 20
+
+EXIT_FAILED = 3
+"""The child wrote a failure line and ended on its own."""
+EXIT_ORPHANED = 4
+"""The supervisor's end of the pipe closed: it died, so the child ends without a word."""
+EXIT_FORSAKEN = 5
+"""The supervisor gave no sign of life for too long: its lease may belong to another worker by now."""
+
+
+class Line(BaseModel):
+    """Base of everything that crosses the pipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def encode(self) -> bytes:
+        """Returns the line with its line end."""
+        return self.model_dump_json().encode() + b"\n"
+
+
+class CalibrationText(Line):
+    """The calibration text, already fetched. options: CalibrationConfig.to_dict()."""
+
+    path: Path
+    options: dict[str, Any]
+
+
+class QuantizeSpec(Line):
+    """One attempt's whole work order.
+
+    quantization: QuantizationConfig.to_dict(). threads: for the engine, None for all; fewer hold less memory at a time
+    and change no byte of the result. provenance: what is known about the source; it goes into the report.
+    engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
+    supervisor the child ends.
+    """
+
+    model_dir: Path
+    work_dir: Path
+    out_dir: Path
+    quantization: dict[str, Any]
+    calibration: CalibrationText | None
+    targets: tuple[str, ...] = ()
+    evaluate: bool = False
+    threads: int | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    engine_file: Path | None = None
+    silence_seconds: float
+
+
+class DownloadSpec(Line):
+    """A model of the hub to fetch. token: for gated models; it travels here and in no environment or command line."""
+
+    repo: str
+    revision: str | None
+    endpoint: str
+    token: str | None
+    cache_dir: Path
+    silence_seconds: float
+
+
+class Tick(Line):
+    """A sign of life, both ways. rss_bytes: the child's resident memory."""
+
+    kind: Literal["tick"] = "tick"
+    rss_bytes: int | None = None
+
+
+class Stop(Line):
+    """The supervisor asks for an end: at the next batch, or once the block that is under way is on disk."""
+
+    kind: Literal["stop"] = "stop"
+    after_block: bool = False
+
+
+class EngineEvent(Line):
+    """An event of `core.events`, as its `to_dict` wrote it."""
+
+    kind: Literal["event"] = "event"
+    event: dict[str, Any]
+
+
+class Result(Line):
+    """The child's last line when all went well. evaluation: measured quality. resolved: facts found on the way."""
+
+    kind: Literal["result"] = "result"
+    evaluation: dict[str, Any] | None = None
+    resolved: dict[str, Any] = Field(default_factory=dict)
+
+
+class FailureLine(Line):
+    """The child's last line when it gave up; the fields are those of `worker.errors.Failure`."""
+
+    kind: Literal["failure"] = "failure"
+    code: str
+    message: str
+    hint: str = ""
+    block: int | None = None
+    linear: str | None = None
+
+
+class Stopped(Line):
+    """The child's last line when it stopped because it was asked to; finished blocks are on disk."""
+
+    kind: Literal["stopped"] = "stopped"
+
+
+FromChild = Tick | EngineEvent | Result | FailureLine | Stopped
+ToChild = Tick | Stop
+
+_FROM_CHILD: TypeAdapter[FromChild] = TypeAdapter(Annotated[FromChild, Field(discriminator="kind")])
+_TO_CHILD: TypeAdapter[ToChild] = TypeAdapter(Annotated[ToChild, Field(discriminator="kind")])
+
+
+def parse_from_child(line: bytes) -> FromChild:
+    """Reads a line that a child wrote; raises pydantic.ValidationError where it is none of ours."""
+    return _FROM_CHILD.validate_json(line)
+
+
+def parse_to_child(line: bytes) -> ToChild:
+    """Reads a line that a supervisor wrote; raises pydantic.ValidationError where it is none of ours."""
+    return _TO_CHILD.validate_json(line)

@@ -1,0 +1,72 @@
+"""What a worker process holds for its whole life: settings, database, object store, waker and its wish to end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+
+from store.artifacts import ArtifactStore
+from store.ids import IdPrefix, new_id
+from store.queue import Waker
+from store.session import Database
+from worker.drain import Drain
+from worker.settings import WorkerSettings
+
+
+class Slots:
+    """Counts the jobs that run in this process, and when the last one started."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._busy = 0
+        self._received = 0
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int:
+        """Returns how many more jobs could run now."""
+        return max(self._total - self._busy, 0)
+
+    @property
+    def received(self) -> int:
+        """Returns how many wake-ups were ever received: a number that stands still tells of a dead consumer."""
+        return self._received
+
+    def __enter__(self) -> None:
+        """Takes a slot."""
+        with self._lock:
+            self._busy += 1
+            self._received += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Gives it back."""
+        with self._lock:
+            self._busy -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Made once per worker process. work_done is set when a slot becomes free, for the dispatcher to look at once."""
+
+    settings: WorkerSettings
+    database: Database
+    artifacts: ArtifactStore
+    waker: Waker
+    worker_id: str
+    slots: Slots
+    drain: Drain = field(default_factory=Drain)
+    work_done: threading.Event = field(default_factory=threading.Event)
+
+
+def open_services(settings: WorkerSettings) -> Services:
+    """Returns the services of this process; nothing is connected before its first use."""
+    return Services(
+        settings=settings,
+        database=Database(settings.database_url),
+        artifacts=ArtifactStore.from_settings(settings),
+        waker=Waker(settings),
+        worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
+        slots=Slots(settings.slots),
+    )

@@ -1,0 +1,77 @@
+"""Finds the model folder that a job names: a local folder under the allowed roots, or a download from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelProblem, ModelRefusedError
+from core.preflight.roots import resolve_model_path
+from worker.protocol import DownloadSpec
+from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSource:
+    """A folder, as stored at the submit: path is relative to the named root."""
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSource:
+    """A model of the hub. revision: commit, branch or tag; None is the default branch."""
+
+    repo: str
+    revision: str | None
+
+
+Source = LocalSource | HubSource
+
+
+def source_of(model: Mapping[str, Any]) -> Source:
+    """Reads a job spec's `model`; raises KeyError or ValueError where it is none."""
+    match model["source"]:
+        case "path":
+            return LocalSource(root=model["root"], path=model["path"])
+        case "hub":
+            return HubSource(repo=model["repo"], revision=model.get("revision"))
+        case other:
+            raise ValueError(f"unknown model source {other!r}")
+
+
+def local_folder(source: LocalSource, settings: WorkerSettings) -> Path:
+    """Returns the folder, checked against this worker's roots again: links may have changed since the submit.
+
+    Raises ModelRefusedError where this worker has no such root, or the path leads out of it.
+    """
+    roots = {root.name: root.path for root in settings.model_roots}
+    if source.root not in roots:
+        raise ModelRefusedError(
+            ModelProblem.NOT_FOUND,
+            f"This worker has no model root {source.root!r}.",
+            "Set BITMILL_MODEL_ROOTS to the same roots for the API and every worker.",
+        )
+    return resolve_model_path(roots[source.root] / source.path, roots)[1]
+
+
+def download_spec(source: HubSource, settings: WorkerSettings) -> DownloadSpec:
+    """Returns the downloader's work order."""
+    return DownloadSpec(
+        repo=source.repo,
+        revision=source.revision,
+        endpoint=settings.hub_endpoint,
+        token=None if settings.hub_token is None else settings.hub_token.get_secret_value(),
+        cache_dir=settings.cache_dir / "hub",
+        silence_seconds=settings.fence_seconds,
+    )
+
+
+def provenance_of(source: Source, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the artifact's report may say about its source: no path, nothing that differs between attempts."""
+    if isinstance(source, HubSource):
+        return {"model": source.repo, "model_commit": resolved.get("model_commit")}
+    return {"model": Path(source.path).name}
