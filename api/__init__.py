@@ -1,1 +1,1 @@
-"""The HTTP service: validates requests, writes rows, streams artifacts. It carries no torch and does no quantization."""
+"""The HTTP service: validates requests, writes rows, streams artifacts. It carries no torch and quantizes nothing."""

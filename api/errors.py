@@ -96,6 +96,15 @@ class TooLargeError(ApiError):
         super().__init__(Refusal(status=413, code="body_too_large", detail=detail, hint="Send less."))
 
 
+class UploadBrokenError(ApiError):
+    """The upload did not arrive whole."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            Refusal(status=408, code="upload_incomplete", detail=detail, hint="Upload it again.", retryable=True)
+        )
+
+
 class RangeNotSatisfiableError(ApiError):
     """No byte of the representation lies in the range that was asked for."""
 
@@ -149,7 +158,7 @@ def _core_refusal(error: CoreError) -> Refusal:
     elif isinstance(error, ModelRefusedError):
         pointer = "#/model"
     elif isinstance(error, CalibrationRefusedError):
-        pointer = "#/calibration"
+        pointer = "#/file"
         status = 413 if error.problem is CalibrationProblem.TOO_LARGE else 422
     elif isinstance(error, InsufficientResourcesError):
         status = 507
@@ -167,7 +176,7 @@ def _reason(error: CoreError) -> str:
 
 def _store_refusal(error: StoreError) -> Refusal:
     detail = str(error)
-    if isinstance(error, NotFoundError):
+    if isinstance(error, NotFoundError) and error.kind != "blob":
         return Refusal(status=404, code=error.code, detail=detail, hint="Check the id, and that this key may see it.")
     if isinstance(error, WrongStateError):
         return Refusal(status=409, code=error.code, detail=detail, hint="Read the job's state first.")
@@ -176,9 +185,7 @@ def _store_refusal(error: StoreError) -> Refusal:
         return Refusal(status=422, code=error.code, detail=detail, hint="Use a new key.", errors=(reused,))
     if isinstance(error, StorageUnavailableError):
         detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
-        return Refusal(
-            status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=DATABASE_BUSY
-        )
+        return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=DATABASE_BUSY)
     return Refusal(status=500, code=error.code, detail="Stored data cannot be used.", hint="Report the request id.")
 
 
@@ -186,7 +193,11 @@ def _validation_refusal(error: RequestValidationError) -> Refusal:
     problems = tuple(_field_problem(item) for item in error.errors())
     if any(item["type"] == "json_invalid" for item in error.errors()):
         return Refusal(
-            status=400, code="malformed_json", detail="The body is not JSON.", hint="Send a JSON object.", errors=problems
+            status=400,
+            code="malformed_json",
+            detail="The body is not JSON.",
+            hint="Send a JSON object.",
+            errors=problems,
         )
     places = ", ".join(problem.pointer or problem.parameter or problem.header or "body" for problem in problems)
     return Refusal(
@@ -206,7 +217,9 @@ def _field_problem(item: dict[str, Any]) -> FieldProblem:
     if where == "body":
         return FieldProblem(pointer="#" + "".join(f"/{_escape(str(part))}" for part in path), detail=detail)
     name = ".".join(str(part) for part in path)
-    return FieldProblem(header=name, detail=detail) if where == "header" else FieldProblem(parameter=name, detail=detail)
+    return (
+        FieldProblem(header=name, detail=detail) if where == "header" else FieldProblem(parameter=name, detail=detail)
+    )
 
 
 def _escape(part: str) -> str:

@@ -51,7 +51,9 @@ class GateMiddleware:
                 return refusal
         if scope["method"] in SAFE_METHODS:
             return None
-        return _refuse_origin(headers) or _refuse_media_type(scope, headers) or _refuse_size(headers, self._limit(scope))
+        return (
+            _refuse_origin(headers) or _refuse_media_type(scope, headers) or _refuse_size(headers, self._limit(scope))
+        )
 
 
 def _refuse_address(scope: Scope) -> Refusal | None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
 
+from store.jobs import JobState
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
@@ -31,6 +34,7 @@ class Metrics:
         self._queued = Gauge(
             "bitmill_jobs_queued", "Jobs that a worker could claim now.", ("queue_class",), registry=self._registry
         )
+        self._jobs = Gauge("bitmill_jobs", "Jobs by state.", ("state",), registry=self._registry)
 
     def observe_request(self, scope: Scope, status: int | None, seconds: float) -> None:
         """Counts one request under its route's template: paths hold ids and would never end."""
@@ -39,12 +43,11 @@ class Metrics:
         self._requests.labels(method, route, str(status or 0)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def render(self, queued: Mapping[str, int]) -> bytes:
-        """Returns the exposition text with the queue as it is now."""
+    def render(self, queued: Mapping[str, int], states: Mapping[JobState, int]) -> bytes:
+        """Returns the exposition text with the jobs as they are now."""
         self._queued.clear()
         for queue_class, count in queued.items():
             self._queued.labels(queue_class).set(count)
+        for state, count in states.items():
+            self._jobs.labels(state).set(count)
         return generate_latest(self._registry)
-
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.builtin_set import BuiltinSet
 from api.metrics import Metrics
 from api.paging import PageSigner, load_or_create_secret
 from api.settings import ApiSettings
@@ -20,8 +21,8 @@ class KeyRequiredError(Exception):
     def __init__(self, host: str) -> None:
         self.host = host
         super().__init__(
-            f"Refusing to listen on {host} without an API key. Make one with 'bitmill keys create', or set BITMILL_HOST "
-            "to 127.0.0.1."
+            f"Refusing to listen on {host} without an API key. Make one with 'bitmill keys create', "
+            "or set BITMILL_HOST to 127.0.0.1."
         )
 
 
@@ -33,17 +34,21 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     waker: Waker
+    builtin_set: BuiltinSet
     signer: PageSigner
     metrics: Metrics
 
     @classmethod
     def from_settings(cls, settings: ApiSettings) -> Services:
         """Opens nothing that could fail for a reason outside this machine; connections are made on first use."""
+        database = Database(settings.database_url)
+        artifacts = ArtifactStore.from_settings(settings)
         return cls(
             settings=settings,
-            database=Database(settings.database_url),
-            artifacts=ArtifactStore.from_settings(settings),
+            database=database,
+            artifacts=artifacts,
             waker=Waker(settings),
+            builtin_set=BuiltinSet(database, artifacts),
             signer=PageSigner(_secret(settings)),
             metrics=Metrics(),
         )
@@ -58,6 +63,7 @@ class Services:
 
     def close(self) -> None:
         """Closes idle connections."""
+        self.waker.close()
         self.database.dispose()
 
 

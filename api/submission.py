@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from api.builtin_set import store_builtin_set
 from api.deps import Principal
 from api.errors import InvalidRequestError
 from api.problems import FieldProblem
@@ -28,6 +27,7 @@ from core.configs import (
 )
 from core.errors import InvalidConfigError
 from core.preflight.checks import check_config
+from core.preflight.resources import Estimate, estimate
 from core.preflight.roots import resolve_model_path
 from core.preflight.source import inspect_source
 from store.errors import NotFoundError
@@ -39,10 +39,20 @@ CONFIG_OPTIONS = {field.name for config_class in CONFIG_CLASSES.values() for fie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What is stored, and what the user should know before it runs."""
+    """What is stored, and what the user should know before it runs. estimate: None for a model that is not here yet."""
 
     job: NewJob
     warnings: tuple[str, ...]
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CheckedModel:
+    """The stored form of a model, and what the check of it found."""
+
+    spec: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    estimate: Estimate | None = None
 
 
 def prepare_submission(
@@ -50,10 +60,13 @@ def prepare_submission(
 ) -> Submission:
     """Returns the job to store; raises an error of core or of the API, naming the field, where it cannot run."""
     config = quantization_config(request)
-    model, warnings = _checked_model(request, config, services)
-    calibration = _calibration(request, services, principal)
+    calibration_config = _calibration_config(request)
+    model = _checked_model(request, config, calibration_config, services)
+    calibration = None
+    if calibration_config is not None:
+        calibration = {"set": _calibration_set_id(request, services, principal), **calibration_config.to_dict()}
     spec = {
-        "model": model,
+        "model": model.spec,
         "quantization": config.to_dict(),
         "calibration": calibration,
         "formats": list(request.formats),
@@ -70,7 +83,7 @@ def prepare_submission(
         idempotency_key=idempotency_key,
         request_sha256=_request_hash(request, spec),
     )
-    return Submission(job=job, warnings=warnings)
+    return Submission(job=job, warnings=model.warnings, estimate=model.estimate)
 
 
 def quantization_config(request: JobRequest) -> QuantizationConfig:
@@ -98,17 +111,21 @@ def _order_of_flags(request: JobRequest) -> Order:
 
 
 def _checked_model(
-    request: JobRequest, config: QuantizationConfig, services: Services
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the stored form of the model, and warnings. A hub model is checked by the worker once it is there."""
+    request: JobRequest, config: QuantizationConfig, calibration: CalibrationConfig | None, services: Services
+) -> _CheckedModel:
+    """Checks a local folder here; a hub model is checked by the worker once it is there."""
     model = request.model
     if isinstance(model, HubModel):
-        return {"source": "hub", "repo": model.repo, "revision": model.revision}, ()
+        return _CheckedModel(spec={"source": "hub", "repo": model.repo, "revision": model.revision})
     root_name, folder = _resolved(model, services)
     facts = inspect_source(folder)
-    warnings = check_config(config, facts, request.targets)
+    warnings = check_config(config, facts, request.targets, calibration)
     root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
-    return {"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()}, tuple(warnings)
+    return _CheckedModel(
+        spec={"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()},
+        warnings=tuple(warnings),
+        estimate=estimate(facts, config, calibration),
+    )
 
 
 def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
@@ -120,25 +137,27 @@ def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
     return resolve_model_path(roots[model.root] / model.path, roots)
 
 
-def _calibration(request: JobRequest, services: Services, principal: Principal) -> dict[str, Any] | None:
-    """Returns the stored options with the set's id in them; None where the method takes no calibration."""
+def _calibration_config(request: JobRequest) -> CalibrationConfig | None:
+    """Returns None where the method takes no calibration; raises InvalidConfigError where one is given all the same."""
     options = request.calibration
-    config = CalibrationConfig(samples=options.samples, seq_len=options.seq_len, seed=options.seed)
-    if request.method is Method.RTN:
-        if "calibration" in request.model_fields_set:
-            raise InvalidConfigError("calibration", options.set, "rtn takes no calibration", "nothing, or use gptq")
-        return None
-    if options.set == BUILTIN_SET:
-        return {"set": store_builtin_set(services, principal.owner_id).id, **config.to_dict()}
+    if request.method is not Method.RTN:
+        return CalibrationConfig(samples=options.samples, seq_len=options.seq_len, seed=options.seed)
+    if "calibration" in request.model_fields_set:
+        raise InvalidConfigError("calibration", options.set, "rtn takes no calibration", "nothing, or use gptq")
+    return None
+
+
+def _calibration_set_id(request: JobRequest, services: Services, principal: Principal) -> str:
+    if request.calibration.set == BUILTIN_SET:
+        return services.builtin_set.for_owner(principal.owner_id).id
     try:
         with services.database.reading() as repository:
-            stored = repository.get_calibration_set(options.set, principal.sees)
+            return repository.get_calibration_set(request.calibration.set, principal.sees).id
     except NotFoundError as error:
-        problem = FieldProblem(pointer="#/calibration/set", detail=f"there is no calibration set {options.set!r}")
+        problem = FieldProblem(pointer="#/calibration/set", detail=str(error))
         raise InvalidRequestError(
             "calibration_set_unknown", str(error), problem, hint="Upload the text first, or use 'builtin'."
         ) from error
-    return {"set": stored.id, **config.to_dict()}
 
 
 def _request_hash(request: JobRequest, spec: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+JOB_ID_EXAMPLE = "job_0199b2c4d5e67f0190a1b2c3d4e5f607"
+ARTIFACT_ID_EXAMPLE = "art_0199b2c5a1b27f0190a1b2c3d4e5f6bb"
 SHA256_EXAMPLE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 CALIBRATION_EXAMPLE: dict[str, Any] = {
     "id": "cal_0199b2c4d0007f0190a1b2c3d4e5f601",
@@ -28,14 +30,14 @@ class ArtifactView(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "id": "art_0199b2c5a1b27f0190a1b2c3d4e5f6bb",
+                    "id": ARTIFACT_ID_EXAMPLE,
                     "object": "artifact",
                     "name": "model.safetensors",
                     "sha256": SHA256_EXAMPLE,
                     "size_bytes": 118_201_344,
                     "media_type": "application/octet-stream",
                     "created_at": "2026-11-24T09:02:10Z",
-                    "content": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts/art_0199b2c5a1b27f0190a1b2c3d4e5f6bb/content",
+                    "content": f"/v1/jobs/{JOB_ID_EXAMPLE}/artifacts/{ARTIFACT_ID_EXAMPLE}/content",
                 }
             ]
         },

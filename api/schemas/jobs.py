@@ -217,3 +217,21 @@ class LinearList(BaseModel):
     object: Literal["list"] = "list"
     data: list[LinearView]
     next_page_token: str | None = Field(description="Null on the last page.")
+
+
+class EstimateView(BaseModel):
+    """Upper bounds from shapes alone, not measurements. seconds is null while nothing is known of the machine."""
+
+    ram_bytes: int
+    disk_bytes: int
+    artifact_bytes: int
+    seconds: float | None
+
+
+class PreflightView(BaseModel):
+    """What a submit would store. estimate is null for a hub model: its shapes are known once it is fetched."""
+
+    object: Literal["preflight"] = "preflight"
+    spec: dict[str, Any]
+    warnings: list[str]
+    estimate: EstimateView | None

@@ -1,0 +1,90 @@
+"""Puts the API together out of settings: services, middleware, error handlers, routes.
+
+Start it with `uvicorn --factory api.app:create_app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from api import errors
+from api.context import ContextMiddleware
+from api.gate import GateMiddleware
+from api.logs import configure_logs
+from api.problems import Problem
+from api.routes import artifacts, calibration, health, history, jobs, page
+from api.services import Services
+from api.settings import ApiSettings, settings_from_env
+
+DESCRIPTION = """Quantizes language models: submit a job, follow it, download an artifact that loads.
+
+Errors are RFC 9457 problem details with a stable `code`. Reads carry an `ETag` and answer 304 to `If-None-Match`.
+Times are UTC. On loopback no key is needed; every other binding takes `Authorization: Bearer bm_...`."""
+TAGS = [
+    {"name": "jobs", "description": "Submit, follow, cancel and retry."},
+    {"name": "history", "description": "What happened in a job, and the loss of each linear."},
+    {"name": "artifacts", "description": "The files of a finished job."},
+    {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
+    {"name": "health", "description": "For process managers and Prometheus."},
+]
+
+
+def create_app(settings: ApiSettings | None = None) -> FastAPI:
+    """Returns the application; without settings they come from the environment.
+
+    Starting it raises KeyRequiredError where other machines could connect and no API key exists.
+    """
+    settings = settings or settings_from_env()
+    configure_logs()
+    services = Services.from_settings(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(services.check_start)
+        yield
+        await run_in_threadpool(services.close)
+
+    app = FastAPI(
+        title="Bitmill",
+        version=version("bitmill"),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        # The stock documentation pages load scripts from another origin.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.services = services
+    # The last one added is the outermost.
+    app.add_middleware(GateMiddleware, settings=settings)
+    app.add_middleware(ContextMiddleware, metrics=services.metrics)
+    errors.install(app)
+    for module in (jobs, history, artifacts, calibration, health, page):
+        app.include_router(module.router)
+    page.mount_static(app)
+    _complete_openapi(app)
+    return app
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Adds what the routes refer to by name: the problem schema. Drops FastAPI's own error form, never sent here."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document["components"]["schemas"]
+        if "Problem" not in schemas:
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"))
+            schemas["Problem"] = problem
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

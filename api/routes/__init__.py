@@ -1,0 +1,1 @@
+"""One module per resource. Route modules do not import each other."""

@@ -1,0 +1,233 @@
+"""Jobs: submit, read, list, follow, cancel, retry."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api.answers import NOT_MODIFIED, versioned
+from api.conditional import weak_etag
+from api.deps import JobId, JobReader, JobWriter, ServicesDep
+from api.problems import responses
+from api.schemas.jobs import AttemptList, EstimateView, JobList, JobProgressView, JobView, PreflightView
+from api.schemas.requests import JobRequest, Text
+from api.submission import Submission, prepare_submission
+from api.views import attempt_view, job_path, job_view, progress_view, spec_view
+from core.configs import Method
+from store.jobs import Cursor, Job, JobFilter, JobState
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+PAGE_SIZE = 50
+PAGE_SIZE_MAX = 200
+# How long a polite client waits before it asks again; a finished job changes only by a user's hand.
+RETRY_AFTER_S = {JobState.QUEUED: 2, JobState.RUNNING: 1, JobState.CANCELLING: 1}
+ACCEPTED = {
+    "description": "Accepted; Location is the job",
+    "headers": {
+        "Location": {"schema": {"type": "string"}, "description": "Path of the job"},
+        "Idempotency-Replayed": {"schema": {"type": "boolean"}, "description": "Whether an earlier submit made it"},
+    },
+}
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Makes a repeated submit harmless: the same key and request give the same job.",
+    ),
+]
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    operation_id="submitJob",
+    summary="Submit a job",
+    response_model=JobView,
+    responses={
+        202: ACCEPTED,
+        200: {"description": "The preflight that validate_only asks for; no job was stored", "model": PreflightView},
+        **responses(400, 401, 403, 413, 415, 422, 503),
+    },
+)
+def submit_job(
+    body: JobRequest,
+    services: ServicesDep,
+    principal: JobWriter,
+    background: BackgroundTasks,
+    response: Response,
+    *,
+    idempotency_key: IdempotencyKey = None,
+    validate_only: Annotated[bool, Query(description="Check the request and store no job.")] = False,
+) -> JobView | Response:
+    """Stores the job and answers at once; a worker is woken after the answer.
+
+    A local model folder, the options, the targets and the calibration set are checked here, so that what cannot run
+    is refused before a job exists. A hub model is checked by the worker.
+    """
+    submission = prepare_submission(body, services, principal, idempotency_key)
+    if validate_only:
+        return JSONResponse(_preflight(submission).model_dump(mode="json"))
+    with services.database.transaction() as repository:
+        job, created = repository.add_job(submission.job)
+    if created:
+        background.add_task(services.waker.wake, job.queue_class, hint=job.id)
+    response.headers["Location"] = job_path(job.id)
+    response.headers["Idempotency-Replayed"] = str(not created).lower()
+    return job_view(job)
+
+
+def _preflight(submission: Submission) -> PreflightView:
+    return PreflightView(
+        spec=spec_view(submission.job.spec),
+        warnings=list(submission.warnings),
+        estimate=None if submission.estimate is None else EstimateView(**asdict(submission.estimate)),
+    )
+
+
+@router.get(
+    "/jobs",
+    operation_id="listJobs",
+    summary="List jobs",
+    response_model=JobList,
+    responses={**NOT_MODIFIED, **responses(400, 401, 403, 422, 503)},
+)
+def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    principal: JobReader,
+    *,
+    state: JobState | None = None,
+    method: Method | None = None,
+    model: Annotated[Text | None, Query(description="Hub name, or the path inside its root.")] = None,
+    label: Annotated[str | None, Query(pattern=r"^[^:\x00-\x1f]+:[^\x00-\x1f]*$", examples=["team:search"])] = None,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
+) -> JobList | Response:
+    """Returns jobs newest first. Pages go by key: what arrives meanwhile neither repeats nor hides a job."""
+    bound_to = {
+        "list": "jobs",
+        "sees": principal.sees,
+        "state": state,
+        "method": method,
+        "model": model,
+        "label": label,
+    }
+    after = None if page_token is None else _cursor(services.signer.open(page_token, bound_to))
+    job_filter = JobFilter(state=state, method=method, model=model, label=_label_pair(label))
+    with services.database.reading() as repository:
+        jobs = repository.list_jobs(principal.sees, job_filter, page_size + 1, after)
+    page, more = jobs[:page_size], len(jobs) > page_size
+    token = services.signer.seal(_place(page[-1]), bound_to) if more else None
+    return versioned(
+        request,
+        response,
+        weak_etag(_list_version(page, more=more)),
+        lambda: JobList(data=[job_view(job) for job in page], next_page_token=token),
+    )
+
+
+def _label_pair(label: str | None) -> tuple[str, str] | None:
+    if label is None:
+        return None
+    key, _, value = label.partition(":")
+    return key, value
+
+
+def _place(job: Job) -> dict[str, str]:
+    return {"created_at": job.created_at.isoformat(), "id": job.id}
+
+
+def _cursor(place: dict[str, Any]) -> Cursor:
+    return Cursor(created_at=datetime.fromisoformat(place["created_at"]), id=place["id"])
+
+
+def _list_version(jobs: tuple[Job, ...], *, more: bool) -> str:
+    lines = [f"{job.id} {job.version}" for job in jobs] + [str(more)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="Read a job",
+    response_model=JobView,
+    responses={**NOT_MODIFIED, **responses(401, 403, 404, 503)},
+)
+def get_job(
+    job_id: JobId, request: Request, response: Response, services: ServicesDep, principal: JobReader
+) -> JobView | Response:
+    """Returns the whole job; with If-None-Match, 304 while its version has not grown."""
+    job = _read(services, job_id, principal.sees)
+    return versioned(request, response, weak_etag(job.version), lambda: job_view(job), _poll_hint(job))
+
+
+@router.get(
+    "/jobs/{job_id}/progress",
+    operation_id="getJobProgress",
+    summary="Follow a job",
+    response_model=JobProgressView,
+    responses={**NOT_MODIFIED, **responses(401, 403, 404, 503)},
+)
+def get_progress(
+    job_id: JobId, request: Request, response: Response, services: ServicesDep, principal: JobReader
+) -> JobProgressView | Response:
+    """Returns what changes while the job runs. Poll it with If-None-Match, not more often than Retry-After says."""
+    job = _read(services, job_id, principal.sees)
+    return versioned(request, response, weak_etag(job.version), lambda: progress_view(job), _poll_hint(job))
+
+
+def _read(services: ServicesDep, job_id: str, sees: str | None) -> Job:
+    with services.database.reading() as repository:
+        return repository.get_job(job_id, sees)
+
+
+def _poll_hint(job: Job) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_S[job.state])} if job.state in RETRY_AFTER_S else {}
+
+
+@router.get(
+    "/jobs/{job_id}/attempts",
+    operation_id="listAttempts",
+    summary="List a job's attempts",
+    responses=responses(401, 403, 404, 503),
+)
+def list_attempts(job_id: JobId, services: ServicesDep, principal: JobReader) -> AttemptList:
+    """Returns every claim of the job by a worker, with how it ended."""
+    with services.database.reading() as repository:
+        attempts = repository.list_attempts(job_id, owner=principal.sees)
+    return AttemptList(data=[attempt_view(attempt) for attempt in attempts])
+
+
+@router.post(
+    "/jobs/{job_id}:cancel",
+    operation_id="cancelJob",
+    summary="Cancel a job",
+    responses=responses(401, 403, 404, 409, 503),
+)
+def cancel_job(job_id: JobId, services: ServicesDep, principal: JobWriter) -> JobView:
+    """Cancels a queued job at once; a running one is `cancelling` until its process has ended. It may be repeated."""
+    with services.database.transaction() as repository:
+        job = repository.request_cancel(job_id, principal.sees)
+    return job_view(job)
+
+
+@router.post(
+    "/jobs/{job_id}:retry",
+    operation_id="retryJob",
+    summary="Retry a job",
+    responses=responses(401, 403, 404, 409, 503),
+)
+def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter, background: BackgroundTasks) -> JobView:
+    """Queues a failed or cancelled job again with a fresh retry budget. Repeating is harmless."""
+    with services.database.transaction() as repository:
+        job = repository.retry(job_id, principal.sees)
+    background.add_task(services.waker.wake, job.queue_class, hint=job.id)
+    return job_view(job)
