@@ -12,8 +12,10 @@ from typing import Final
 
 import torch
 
+from core.configs import BITS
 from core.errors import ArtifactInvalidError, InvalidConfigError
-from core.formats.packing import codes_per_unit, pack, unpack
+from core.formats.packing import pack, unpack
+from core.preflight.targets import codes_per_word
 from core.weights import QuantizedWeight
 
 V1: Final = "gptq"
@@ -29,19 +31,19 @@ def checkpoint_format(*, sym: bool) -> str:
 
 def check_packable(out_features: int, in_features: int, bits: int) -> None:
     """Raises InvalidConfigError, naming `bits`, where the shape does not fill whole 32-bit words."""
-    unit = codes_per_unit(bits)
+    unit = codes_per_word(bits)
     for what, size in (("out_features", out_features), ("in_features", in_features)):
         if size % unit:
             fitting = [
-                str(width)
-                for width in (2, 3, 4, 8)
-                if not (out_features % codes_per_unit(width) or in_features % codes_per_unit(width))
+                width
+                for width in BITS
+                if out_features % codes_per_word(width) == in_features % codes_per_word(width) == 0
             ]
             raise InvalidConfigError(
                 "bits",
                 bits,
                 f"{what} {size} of a linear is not a multiple of {unit}, which {bits}-bit words need",
-                " or ".join(fitting) or "another model: no width fits this shape",
+                " or ".join(map(str, fitting)) or "none: no width fits this shape",
             )
 
 

@@ -25,18 +25,14 @@ _CHUNK_LANES: Final = 1 << 15
 """Integers worked on at a time: their few temporaries stay in the cache."""
 
 
-def codes_per_unit(bits: int) -> int:
-    """Returns how many codes fill whole words: 16, 32, 8 or 4 codes for 2, 3, 4 or 8 bits."""
-    return WORD_BITS if WORD_BITS % bits else WORD_BITS // bits
-
-
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Packs uint8 codes [..., N], each below 2^bits, into int32 words [..., N*bits/32].
 
-    N must be a multiple of `codes_per_unit(bits)`. Codes are trusted: one that is too large spoils its neighbours.
+    N must fill whole words (`core.preflight.targets.codes_per_word`). Codes are trusted: one that is too large spoils
+    its neighbours.
     """
     *leading, count = codes.shape
-    flat = codes.reshape(-1)
+    flat = codes.reshape(-1).contiguous()
     if flat.storage_offset() % _LANES:  # a slice of something larger: torch only reinterprets aligned memory
         flat = flat.clone()
     if bits == _LANES:
@@ -51,9 +47,10 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Unpacks int32 words [..., W] into uint8 codes [..., 32*W/bits]; the inverse of `pack`."""
     *leading, count = words.shape
-    dense = words.reshape(-1).view(torch.uint8).view(-1, bits)
+    flat = words.reshape(-1).contiguous().view(torch.uint8)
     if bits == _LANES:
-        return dense.reshape(*leading, count * WORD_BITS // bits)
+        return flat.view(*leading, count * 4)
+    dense = flat.view(-1, bits)
     lanes = torch.empty(len(dense), dtype=torch.int64, device=words.device)
     for part, target in _chunks(dense, lanes):
         spread = torch.zeros(len(part), _LANES, dtype=torch.uint8, device=words.device)
