@@ -1,4 +1,4 @@
-"""What a job leaves behind: events, attempts, solved linears, artifacts. Reading only; `leases` writes them."""
+"""What a job leaves behind: events, attempts, solved linears, artifacts. Reading only."""
 
 from __future__ import annotations
 

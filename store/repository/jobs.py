@@ -149,7 +149,7 @@ class JobPart(RepositoryBase):
             .where(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time())
             .group_by(jobs.c.queue_class)
         )
-        return dict(self._connection.execute(statement).tuples().all())
+        return {str(row[0]): int(row[1]) for row in self._connection.execute(statement)}
 
     def state_counts(self) -> dict[JobState, int]:
         """Returns {state: number of jobs}, zeros included."""
