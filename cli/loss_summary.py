@@ -50,7 +50,7 @@ def loss_table(rows: Sequence[KindLoss]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
-    table.add_column("LINEAR")
+    table.add_column("LINEAR", no_wrap=True)
     table.add_column("COUNT", justify="right")
     table.add_column("MEAN LOSS", justify="right")
     table.add_column("WORST", justify="right")
