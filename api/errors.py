@@ -163,7 +163,16 @@ def _core_refusal(error: CoreError) -> Refusal:
     elif isinstance(error, InsufficientResourcesError):
         status = 507
     errors = (FieldProblem(pointer=pointer, detail=_reason(error)),) if pointer else ()
-    return Refusal(status=status, code=error.code, detail=str(error), hint=error.hint, errors=errors)
+    return Refusal(status=status, code=error.code, detail=_detail(error), hint=error.hint, errors=errors)
+
+
+def _detail(error: CoreError) -> str:
+    """The sentence without the hint, which has a place of its own."""
+    if isinstance(error, ModelRefusedError | CalibrationRefusedError):
+        return error.detail
+    if isinstance(error, TargetRefusedError):
+        return f"{error.target} cannot load this artifact ({error.field}): {error.reason}"
+    return str(error)
 
 
 def _reason(error: CoreError) -> str:
@@ -171,7 +180,7 @@ def _reason(error: CoreError) -> str:
         return f"{error.reason}; allowed: {error.allowed}"
     if isinstance(error, TargetRefusedError):
         return error.reason
-    return str(error)
+    return _detail(error)
 
 
 def _store_refusal(error: StoreError) -> Refusal:

@@ -71,9 +71,9 @@ def progress_view(job: Job) -> JobProgressView:
 def spec_view(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens a stored spec into the form of a request."""
     grid = {name: value for name, value in spec["quantization"].items() if name != "schema_version"}
-    rest = {name: value for name, value in spec.items() if name not in {"quantization", "calibration"}}
     calibration = {} if spec["calibration"] is None else {"calibration": spec["calibration"]}
-    return {**grid, **calibration, **rest}
+    rest = {name: value for name, value in spec.items() if name not in {"model", "quantization", "calibration"}}
+    return {"model": spec["model"], **grid, **calibration, **rest}
 
 
 def event_view(event: JobEvent) -> EventView:

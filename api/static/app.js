@@ -1,0 +1,146 @@
+// The page: polls the list of jobs with its ETag, keeps one card per job, and leaves the service alone while hidden.
+
+import { forget, getChanged, getJson, getKey, setKey } from "./client.js";
+import { isActive, JobCard } from "./card.js";
+import { SubmitForm } from "./form.js";
+import { modelName } from "./text.js";
+
+const POLL_ACTIVE_MS = 1500;
+const POLL_IDLE_MS = 8000;
+const HEALTH_MS = 15_000;
+const find = (selector) => document.querySelector(selector);
+
+const cards = new Map();
+let listed = [];
+let older = [];
+let nextToken = null;
+let timer = null;
+
+const filterQuery = () => {
+  const state = find("#state-filter").value;
+  return state ? `state=${state}` : "";
+};
+const listPath = () => `/v1/jobs?page_size=50${filterQuery() && `&${filterQuery()}`}`;
+
+function showProblem(error) {
+  const banner = find("#banner");
+  if (error?.status === 401) {
+    askForKey();
+    return;
+  }
+  banner.hidden = !error;
+  if (error) banner.textContent = error.problem ? `${error.message} ${error.problem.hint || ""}`.trim() : "The service does not answer. Trying again.";
+}
+
+function announce(job, before) {
+  if (before && before.state !== job.state) find("#announcer").textContent = `${modelName(job.spec.model)} is ${job.state}.`;
+}
+
+function draw() {
+  const jobs = [...listed, ...older.filter((job) => !listed.some((newer) => newer.id === job.id))];
+  const list = find("#job-list");
+  jobs.forEach((job, index) => {
+    let card = cards.get(job.id);
+    if (!card) {
+      card = new JobCard(find("#job-template"), { onChange: refresh, onProblem: showProblem });
+      cards.set(job.id, card);
+    }
+    announce(job, card.job);
+    card.update(job);
+    if (list.children[index] !== card.element) list.insertBefore(card.element, list.children[index] || null);
+  });
+  const shown = new Set(jobs.map((job) => job.id));
+  for (const [id, card] of cards) {
+    if (shown.has(id)) continue;
+    card.element.remove();
+    cards.delete(id);
+  }
+  find("#empty").hidden = jobs.length > 0;
+  find("#more").hidden = !nextToken;
+}
+
+async function poll() {
+  clearTimeout(timer);
+  try {
+    const page = await getChanged(listPath());
+    if (page) {
+      listed = page.data;
+      if (older.length === 0) nextToken = page.next_page_token;
+      draw();
+    }
+    showProblem(null);
+  } catch (error) {
+    showProblem(error);
+  }
+  if (!document.hidden) timer = setTimeout(poll, listed.some(isActive) ? POLL_ACTIVE_MS : POLL_IDLE_MS);
+}
+
+function refresh() {
+  forget(listPath());
+  return poll();
+}
+
+async function showOlder() {
+  try {
+    const page = await getJson(`${listPath()}&page_token=${encodeURIComponent(nextToken)}`);
+    older = older.concat(page.data);
+    nextToken = page.next_page_token;
+    draw();
+  } catch (error) {
+    showProblem(error);
+  }
+}
+
+async function checkHealth() {
+  const health = find("#health");
+  let status = "unavailable";
+  try {
+    status = (await (await fetch("/readyz", { cache: "no-store" })).json()).status;
+  } catch {
+    // No answer at all is what "unavailable" stands for.
+  }
+  health.dataset.status = status;
+  health.querySelector(".text").textContent = status;
+}
+
+function askForKey() {
+  const dialog = find("#key-dialog");
+  if (dialog.open) return;
+  if (getKey()) dialog.querySelector("p").textContent = "This key is not accepted: unknown, expired or revoked. Give another one.";
+  dialog.showModal();
+}
+
+function moveFocus(step) {
+  const all = [...document.querySelectorAll(".job")];
+  const here = all.indexOf(document.activeElement?.closest(".job"));
+  all[Math.min(Math.max(here + step, 0), all.length - 1)]?.focus();
+}
+
+function handleKey(event) {
+  const typing = event.target.closest("input, select, textarea, dialog");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const actions = { n: () => submitForm.open(), j: () => moveFocus(1), k: () => moveFocus(-1) };
+  const action = actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+}
+
+const submitForm = new SubmitForm(find("#submit-dialog"), refresh);
+find("#new-job").addEventListener("click", () => submitForm.open());
+find("#more").addEventListener("click", showOlder);
+find("#state-filter").addEventListener("change", () => {
+  older = [];
+  refresh();
+});
+find("#key-form").addEventListener("submit", (event) => {
+  setKey(new FormData(event.target).get("key").trim());
+  event.target.reset();
+  refresh();
+});
+document.addEventListener("keydown", handleKey);
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll()));
+setInterval(() => cards.forEach((card) => card.tick()), 1000);
+setInterval(() => document.hidden || checkHealth(), HEALTH_MS);
+checkHealth();
+poll();
