@@ -1,12 +1,12 @@
-"""The safetensors file layout: u64 header length, JSON header, data. Parses and builds headers, reads one tensor.
+"""The safetensors file layout for torch: reads one tensor, builds headers and whole files.
 
-Data is little-endian, as every supported machine is. Source of the format: the safetensors README, "Format".
+Parsing and checking a header is `core.preflight.safetensors_header`. Data is little-endian, as every supported machine
+is. Source of the format: the safetensors README, "Format".
 """
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,27 +16,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-DTYPE_NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
+from core.errors import ModelRefusedError
+from core.preflight.safetensors_header import DTYPES, TensorFacts, read_header
+
+DTYPE_CODES: Final[dict[torch.dtype, str]] = {getattr(torch, name): code for code, (_, name) in DTYPES.items()}
 METADATA_KEY: Final = "__metadata__"
-MAX_HEADER_BYTES: Final = 100_000_000
-"""The cap of the safetensors library itself: a longer header is an attack or a torn file."""
 _LENGTH: Final = struct.Struct("<Q")
 _ALIGNMENT: Final = 8
 
@@ -50,7 +34,7 @@ class LayoutError(ValueError):
         super().__init__(f"{path.name}: {detail}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorEntry:
     """One tensor's place in a file: `start` is a byte offset from the beginning of the file."""
 
@@ -71,56 +55,26 @@ def tensor_nbytes(dtype: torch.dtype, shape: Iterable[int]) -> int:
 
 
 def read_entries(path: Path) -> dict[str, TensorEntry]:
-    """Returns the tensors of one file by name, each checked to lie inside the file.
-
-    Raises LayoutError where the file is torn, its header is not a header, or a range does not fit dtype and shape.
-    """
-    with path.open("rb") as file:
-        file_bytes = os.fstat(file.fileno()).st_size
-        prefix = file.read(_LENGTH.size)
-        if len(prefix) < _LENGTH.size:
-            raise LayoutError(path, "the file ends inside the header length")
-        (header_bytes,) = _LENGTH.unpack(prefix)
-        if header_bytes > min(MAX_HEADER_BYTES, file_bytes - _LENGTH.size):
-            raise LayoutError(path, f"a header of {header_bytes} bytes does not fit a file of {file_bytes} bytes")
-        text = file.read(header_bytes)
-    data_start = _LENGTH.size + header_bytes
-    header = _parse_header(path, text)
-    entries = {name: _entry(path, name, fields, data_start) for name, fields in header.items() if name != METADATA_KEY}
-    _check_ranges(path, entries, data_start, file_bytes)
-    return entries
-
-
-def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    """Returns the tensors of one file by name; raises LayoutError where its header or its length is wrong."""
     try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise LayoutError(path, "the header is not JSON") from error
-    if not isinstance(header, dict):
-        raise LayoutError(path, "the header is not a JSON object")
-    return header
+        return located_entries(path.parent, read_header(path))
+    except ModelRefusedError as error:
+        raise LayoutError(path, error.detail) from error
 
 
-def _entry(path: Path, name: str, fields: Any, data_start: int) -> TensorEntry:  # noqa: ANN401 - JSON, checked here
-    try:
-        dtype = DTYPES[fields["dtype"]]
-        shape = tuple(int(size) for size in fields["shape"])
-        begin, end = (int(offset) for offset in fields["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise LayoutError(path, f"the header entry of {name!r} is malformed") from error
-    if begin < 0 or min(shape, default=0) < 0 or end - begin != tensor_nbytes(dtype, shape):
-        raise LayoutError(path, f"the byte range of {name!r} does not fit its dtype and shape")
-    return TensorEntry(name, dtype, shape, path, data_start + begin, end - begin)
-
-
-def _check_ranges(path: Path, entries: dict[str, TensorEntry], data_start: int, file_bytes: int) -> None:
-    position = data_start
-    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.nbytes)):
-        if entry.start != position:
-            raise LayoutError(path, f"the byte range of {entry.name!r} leaves a gap or overlaps another")
-        position = entry.start + entry.nbytes
-    if position != file_bytes:
-        raise LayoutError(path, f"the header describes {position} bytes, the file has {file_bytes}")
+def located_entries(folder: Path, facts: Mapping[str, TensorFacts]) -> dict[str, TensorEntry]:
+    """Returns what a header says with torch's dtypes and whole paths."""
+    return {
+        name: TensorEntry(
+            name=name,
+            dtype=getattr(torch, tensor.dtype),
+            shape=tensor.shape,
+            path=folder / tensor.file,
+            start=tensor.start,
+            nbytes=tensor.nbytes,
+        )
+        for name, tensor in facts.items()
+    }
 
 
 def read_tensor(entry: TensorEntry) -> torch.Tensor:
@@ -162,7 +116,7 @@ def build_header(tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]], me
     offset = 0
     for name, dtype, shape in tensors:
         end = offset + tensor_nbytes(dtype, shape)
-        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)

@@ -28,8 +28,8 @@ from core.checkpoint.layout import (
     tensor_bytes,
     tensor_nbytes,
 )
-from core.checkpoint.reader import INDEX_FILE, SINGLE_FILE
 from core.errors import ArtifactInvalidError, InvalidConfigError
+from core.preflight.model_files import INDEX_FILE, SINGLE_FILE
 
 DEFAULT_MAX_SHARD_BYTES: Final = 4 << 30
 PARTIAL_MARK: Final = ".partial-"

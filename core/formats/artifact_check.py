@@ -1,0 +1,184 @@
+"""Checks a written artifact against its own format and against the loaders' rules, without any loader.
+
+The rules are `core.preflight.targets`; this module brings the files. It does not compare weights with the source.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import safe_open
+
+from core.errors import ArtifactInvalidError, ModelRefusedError
+from core.formats.gptq import V1, V2
+from core.formats.packing import unpack
+from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE
+from core.preflight.model_files import read_tensors
+from core.preflight.safetensors_header import TensorFacts
+from core.preflight.targets import FUSED_LINEARS, Grid, Severity, Shapes, Target, violations
+
+REQUIRED_KEYS: Final = (
+    "quant_method",
+    "bits",
+    "group_size",
+    "sym",
+    "desc_act",
+    "checkpoint_format",
+    "lm_head",
+    "pack_dtype",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is wrong with an artifact. target: the loader that minds, None where every loader would."""
+
+    file: str
+    detail: str
+    target: Target | None = None
+    severity: Severity = Severity.REFUSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Artifact:
+    folder: Path
+    quantization: Mapping[str, Any]
+    tensors: Mapping[str, TensorFacts]
+
+    @property
+    def bits(self) -> int:
+        return int(self.quantization["bits"])
+
+    @property
+    def prefixes(self) -> list[str]:
+        return sorted(name.removesuffix(".qweight") for name in self.tensors if name.endswith(".qweight"))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Returns (out_features, in_features) of every quantized linear: the one from qweight, the other from g_idx."""
+        return {
+            prefix: (
+                self.tensors[f"{prefix}.qweight"].shape[-1],
+                self.tensors[f"{prefix}.qweight"].shape[0] * 32 // self.bits,
+            )
+            for prefix in self.prefixes
+        }
+
+    def tensor(self, name: str) -> torch.Tensor:
+        with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+
+def check_artifact(folder: Path, targets: Sequence[Target] = ()) -> list[Finding]:
+    """Returns everything that is wrong with the folder, for every loader first, then for each of the targets.
+
+    Raises ArtifactInvalidError where config or weights cannot be read at all.
+    """
+    artifact = _open(folder)
+    findings = [*_config_findings(folder, artifact.quantization)]
+    if not findings:
+        findings += _tensor_findings(artifact)
+    if not findings:
+        findings += _value_findings(artifact)
+    if not findings:
+        findings += [finding for target in targets for finding in _target_findings(artifact, target)]
+    return findings
+
+
+def _open(folder: Path) -> _Artifact:
+    try:
+        quantization = json.loads((folder / CONFIG_FILE).read_bytes())["quantization_config"]
+        return _Artifact(folder=folder, quantization=dict(quantization), tensors=read_tensors(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactInvalidError(CONFIG_FILE, f"no readable quantization_config ({error!r}).") from error
+    except ModelRefusedError as error:
+        raise ArtifactInvalidError("model.safetensors", error.detail) from error
+
+
+def _config_findings(folder: Path, quantization: Mapping[str, Any]) -> Iterator[Finding]:
+    missing = [key for key in REQUIRED_KEYS if key not in quantization]
+    if missing:
+        yield Finding(file=CONFIG_FILE, detail=f"quantization_config lacks {', '.join(missing)}.")
+        return
+    try:
+        same = json.loads((folder / QUANTIZE_CONFIG_FILE).read_bytes()) == quantization
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        yield Finding(file=QUANTIZE_CONFIG_FILE, detail="not the same object as config.json's quantization_config.")
+    expected = V1 if quantization["sym"] else V2
+    if quantization["checkpoint_format"] != expected:
+        yield Finding(file=CONFIG_FILE, detail=f"checkpoint_format is not {expected}, which sym asks for.")
+
+
+def _tensor_findings(artifact: _Artifact) -> Iterator[Finding]:
+    if not artifact.prefixes:
+        yield Finding(file="model.safetensors", detail="no quantized linear.")
+    for prefix, (out_features, in_features) in artifact.shapes.items():
+        group_size = int(artifact.quantization["group_size"])
+        groups = 1 if group_size == -1 else -(-in_features // group_size)
+        expected = {
+            "qweight": ("int32", (in_features * artifact.bits // 32, out_features)),
+            "qzeros": ("int32", (groups, out_features * artifact.bits // 32)),
+            "scales": ("float16", (groups, out_features)),
+            "g_idx": ("int32", (in_features,)),
+        }
+        if f"{prefix}.weight" in artifact.tensors:
+            yield _tensor_finding(artifact, f"{prefix}.qweight", "the float weight is there too")
+        for suffix, facts in expected.items():
+            found = artifact.tensors.get(f"{prefix}.{suffix}")
+            if found is None:
+                yield _tensor_finding(artifact, f"{prefix}.qweight", f"{suffix} is absent")
+            elif (found.dtype, found.shape) != facts:
+                yield _tensor_finding(artifact, f"{prefix}.{suffix}", f"{found.dtype} {found.shape}, not {facts}")
+
+
+def _value_findings(artifact: _Artifact) -> Iterator[Finding]:
+    for prefix, (_, in_features) in artifact.shapes.items():
+        g_idx = artifact.tensor(f"{prefix}.g_idx")
+        group_size = int(artifact.quantization["group_size"])
+        plain = torch.arange(in_features, dtype=torch.int32) // (in_features if group_size == -1 else group_size)
+        if not artifact.quantization["desc_act"] and not torch.equal(g_idx, plain):
+            yield _tensor_finding(artifact, f"{prefix}.g_idx", "not i // group_size, though desc_act is false")
+        zeros = unpack(artifact.tensor(f"{prefix}.qzeros"), artifact.bits)
+        if artifact.quantization["sym"] and not bool((zeros == 2 ** (artifact.bits - 1) - 1).all()):
+            yield _tensor_finding(artifact, f"{prefix}.qzeros", "not the zero of a symmetric grid, though sym is true")
+        scales = artifact.tensor(f"{prefix}.scales")
+        if not bool(torch.isfinite(scales).all()) or not bool(scales.all()):
+            yield _tensor_finding(artifact, f"{prefix}.scales", "a scale is zero or not finite")
+
+
+def _target_findings(artifact: _Artifact, target: Target) -> Iterator[Finding]:
+    grid = Grid(
+        bits=artifact.bits,
+        group_size=int(artifact.quantization["group_size"]),
+        sym=bool(artifact.quantization["sym"]),
+    )
+    for broken in violations(target, grid, artifact.shapes):
+        yield Finding(file=CONFIG_FILE, detail=broken.detail, target=target, severity=broken.severity)
+    if target is Target.VLLM:
+        yield from _fused_findings(artifact)
+
+
+def _fused_findings(artifact: _Artifact) -> Iterator[Finding]:
+    """Yields where linears that vLLM joins into one matrix are not all quantized, or all left alone."""
+    quantized = set(artifact.prefixes)
+    for prefix in artifact.prefixes:
+        parent, _, last = prefix.rpartition(".")
+        for family in FUSED_LINEARS:
+            mates = [f"{parent}.{member}" for member in family if last in family]
+            for mate in mates:
+                if mate not in quantized and f"{mate}.weight" in artifact.tensors:
+                    yield _tensor_finding(
+                        artifact, f"{prefix}.qweight", f"{mate} is not quantized with it", Target.VLLM
+                    )
+
+
+def _tensor_finding(artifact: _Artifact, name: str, problem: str, target: Target | None = None) -> Finding:
+    return Finding(file=artifact.tensors[name].file, detail=f"{name}: {problem}.", target=target)

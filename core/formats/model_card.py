@@ -1,0 +1,128 @@
+"""The artifact's README.md: how it was made, what was measured, and lines to paste for each loader.
+
+Everything in it is given by the caller; no times and no paths, so that equal runs write equal cards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from core.configs import QuantizationConfig
+from core.formats.gptq import checkpoint_format
+from core.preflight.targets import Grid, Severity, Shapes, Target, violations
+
+CARD_FILE: Final = "README.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a card says.
+
+    name: the artifact's. base_model: the source's name or hub id, never a path. shapes: the quantized linears.
+    evidence: what was measured, label to value, in the order of the table. warnings: as in the report.
+    """
+
+    name: str
+    base_model: str
+    config: QuantizationConfig
+    meta: Mapping[str, Any]
+    shapes: Shapes
+    evidence: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+
+def model_card_text(card: ModelCard) -> str:
+    """Returns the card in Markdown, with the metadata block that model hubs read."""
+    sections = [_front_matter(card), _summary(card), _evidence(card), _loading(card), _integrity()]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(card: ModelCard) -> str:
+    tags = [str(card.config.method), "gptq", f"{card.config.bits}-bit"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        f"base_model: {json.dumps(card.base_model, ensure_ascii=False)}",
+        "base_model_relation: quantized",
+        "tags:",
+        *(f"- {tag}" for tag in dict.fromkeys(tags)),
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _summary(card: ModelCard) -> str:
+    config = card.config
+    grid = "symmetric" if config.sym else "asymmetric"
+    group = "one scale per row" if config.group_size == -1 else f"groups of {config.group_size}"
+    return (
+        f"# {card.name}\n\n"
+        f"{card.base_model}, quantized to {config.bits} bits by {str(config.method).upper()}: {grid}, {group}, "
+        f"{len(card.shapes)} linears. Embeddings, norms and head are unchanged. "
+        f"Checkpoint format `{checkpoint_format(sym=config.sym)}`."
+    )
+
+
+def _evidence(card: ModelCard) -> str:
+    rows = {**card.evidence, **{name: _plain(value) for name, value in card.meta.items()}}
+    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
+    text = f"## How it was made and what was measured\n\n| | |\n|---|---|\n{table}"
+    if card.warnings:
+        text += "\n\n" + "\n".join(f"- Warning: {warning}" for warning in card.warnings)
+    return f"{text}\n\nPer linear: `quantization_report.json`."
+
+
+def _loading(card: ModelCard) -> str:
+    grid = Grid(bits=card.config.bits, group_size=card.config.group_size, sym=card.config.sym)
+    parts = []
+    for target in (Target.TRANSFORMERS, Target.VLLM, Target.GPTQMODEL):
+        refusals = [broken for broken in violations(target, grid, card.shapes) if broken.severity is Severity.REFUSE]
+        body = f"Does not load it: {refusals[0].detail}" if refusals else _snippet(target, card.name)
+        parts.append(f"### {target}\n\n{body}")
+    return "## Loading\n\n" + "\n\n".join(parts)
+
+
+def _snippet(target: Target, name: str) -> str:
+    match target:
+        case Target.TRANSFORMERS:
+            return (
+                _code("bash", "pip install transformers optimum gptqmodel")
+                + "\n\n"
+                + _code(
+                    "python",
+                    "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+                    f'model = AutoModelForCausalLM.from_pretrained("./{name}", device_map="auto")\n'
+                    f'tokenizer = AutoTokenizer.from_pretrained("./{name}")',
+                )
+            )
+        case Target.VLLM:
+            return _code("bash", f"vllm serve ./{name}")
+        case Target.GPTQMODEL:
+            return _code("python", f'from gptqmodel import GPTQModel\n\nmodel = GPTQModel.load("./{name}")')
+        case _:
+            assert_never(target)
+
+
+def _integrity() -> str:
+    return f"## Integrity\n\n{_code('bash', 'sha256sum -c SHA256SUMS')}"
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(part) for part in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cell(text: str) -> str:
+    """Returns the text in one table cell: foreign names may hold bars and line feeds."""
+    return text.replace("|", "\\|").replace("\n", " ")
