@@ -66,7 +66,9 @@ def write_weights(writer: ArtifactWriter, reader: CheckpointReader, manifest: Ma
     known = {*tensors.kept, *tensors.quantized, *tensors.dropped}
     missing = [name for name in reader.names() if name not in known]
     if missing:
-        raise ArtifactInvalidError("model.safetensors", f"source tensors are unaccounted for: {', '.join(missing[:5])}.")
+        raise ArtifactInvalidError(
+            "model.safetensors", f"source tensors are unaccounted for: {', '.join(missing[:5])}."
+        )
     for name in tensors.kept:
         writer.add_entry(reader.entry(name))
     for index in range(manifest.blocks_done):

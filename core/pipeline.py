@@ -1,6 +1,6 @@
 """Quantizes a safetensors folder into a safetensors folder, one block in memory at a time, resumable at every block.
 
-The loop and nothing else: what a block's linears become is `quantizers`, the bytes on disk are `checkpoint` and `formats`.
+The loop and nothing else: what linears become is `quantizers`, the bytes on disk are `checkpoint` and `formats`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from core.checkpoint.writer import ArtifactWriter
 from core.configs import GPTQConfig, Order, QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedError
 from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted
-from core.formats.gptq import check_packable, from_gptq_tensors, to_gptq_tensors, checkpoint_format
+from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
 from core.formats.quantize_config import provenance_meta, quantization_config_dict
 from core.model.capture import CapturedBatch, capture
 from core.model.skeleton import COMPUTE_DTYPE, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.preflight.checks import check_config
 from core.preflight.source import inspect_source
-from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock
+from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import quantizer_for
 from core.report import REPORT_FILE, LinearReport, QuantizationReport
 
@@ -70,8 +70,8 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
 ) -> QuantizationReport:
     """Quantizes every linear of every block and writes the artifact; returns the report that lies in it.
 
-    work_dir keeps finished blocks until the artifact is complete and is removed then (default: out_dir + ".work"). A run
-    with the same source, config, calibration and numerics resumes from it, with another one raises ResumeRefusedError.
+    work_dir keeps finished blocks until the artifact is complete and is removed then (default: out_dir + ".work").
+    A run with the same source, config, calibration and numerics resumes from it, any other raises ResumeRefusedError.
     should_stop is asked between batches and linears. on_fault is told each named point of `core.checkpoint.manifest`.
     provenance: JSON values about the source (no paths), kept in report and config. out_dir appears only when complete.
     Raises ModelRefusedError, InvalidConfigError, CalibrationRefusedError before any work; NumericalError,
@@ -123,7 +123,9 @@ class _Run:
             )
             if self.walk.quantizer.needs_calibration and self.calibration is None:
                 raise CalibrationRefusedError(
-                    CalibrationProblem.EMPTY, f"{self.config.method} needs calibration text.", "Give a calibration text."
+                    CalibrationProblem.EMPTY,
+                    f"{self.config.method} needs calibration text.",
+                    "Give a calibration text.",
                 )
             self.skeleton = Skeleton.open(self.source_dir, self.reader)
             self._check_shapes()
@@ -144,9 +146,9 @@ class _Run:
         total = len(self.skeleton.blocks.modules)
         if manifest.blocks_done == total:
             return
-        captured = self._capture() if self.walk.quantizer.needs_calibration else []
+        captured, hidden = self._capture() if self.walk.quantizer.needs_calibration else ([], [])
         with self._stage(Stage.QUANTIZING):
-            hidden = self._entering(manifest, captured)
+            hidden = self._entering(manifest, captured, hidden)
             for index in range(manifest.blocks_done, total):
                 started = time.perf_counter()
                 solved = self._solve_block(index, captured, hidden)
@@ -183,7 +185,8 @@ class _Run:
     def _check_shapes(self) -> None:
         for block in self.skeleton.blocks.modules:
             for module in find_linears(block).values():
-                check_packable(*linear_weight(module).shape, self.config.bits)
+                out_features, in_features = linear_weight(module).shape
+                check_packable(out_features, in_features, self.config.bits)
 
     def _fingerprint(self) -> Fingerprint:
         return Fingerprint(
@@ -194,10 +197,10 @@ class _Run:
             numerics=numerics_profile(),
         )
 
-    def _capture(self) -> list[CapturedBatch]:
+    def _capture(self) -> tuple[list[CapturedBatch], list[torch.Tensor]]:
         """Runs the embedding on every batch and learns what the model hands to each block."""
         assert self.calibration is not None  # noqa: S101 - refused in `open`
-        batches = self.calibration.tokens_NT.split(max(1, TOKENS_PER_BATCH // self.calibration.seq_len))
+        batches = torch.split(self.calibration.tokens_NT, max(1, TOKENS_PER_BATCH // self.calibration.seq_len))
 
         def advance(done: int) -> None:
             if self.should_stop():
@@ -208,13 +211,14 @@ class _Run:
             embedding = self.skeleton.embedding_targets()
             self.skeleton.load(self.reader, embedding)
             calls = [((), {"input_ids": tokens}) for tokens in batches]
-            captured = capture(self.skeleton.model, self.skeleton.blocks.modules, calls, advance)
+            captured, hidden = capture(self.skeleton.model, self.skeleton.blocks.modules, calls, advance)
             self.skeleton.drop(embedding)
-        return captured
+        return captured, hidden
 
-    def _entering(self, manifest: Manifest, captured: list[CapturedBatch]) -> list[torch.Tensor]:
-        """Returns the hidden states that enter the first open block, saved ones or computed anew."""
-        hidden = [batch.hidden for batch in captured]
+    def _entering(
+        self, manifest: Manifest, captured: list[CapturedBatch], hidden: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Returns the hidden states that enter the first open block, saved ones or computed anew from the first's."""
         start = manifest.blocks_done
         if start == 0 or not captured:
             return hidden
@@ -223,7 +227,7 @@ class _Run:
             return [saved[str(number)] for number in range(len(captured))]
         for index in range(start):
             self._load_finished(index, manifest)
-            hidden = self.walk.forward(self.skeleton.blocks.modules[index], _batches(captured, hidden, index))
+            hidden = self.walk.forward(self.skeleton.blocks.modules[index], block_batches(captured, hidden, index))
             self.skeleton.drop(self.skeleton.block_targets(index))
         return hidden
 
@@ -244,7 +248,7 @@ class _Run:
 
     def _solve_block(self, index: int, captured: list[CapturedBatch], hidden: list[torch.Tensor]) -> SolvedBlock:
         self.skeleton.load(self.reader, self.skeleton.block_targets(index))
-        return self.walk.quantize(index, self.skeleton.blocks.modules[index], _batches(captured, hidden, index))
+        return self.walk.quantize(index, self.skeleton.blocks.modules[index], block_batches(captured, hidden, index))
 
     def _block_tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = {}
@@ -344,17 +348,12 @@ class _Run:
         self.seconds[str(stage)] = time.perf_counter() - started
 
 
-def _batches(captured: list[CapturedBatch], hidden: list[torch.Tensor], index: int) -> list[BlockBatch]:
-    return [
-        BlockBatch(hidden=states, arguments=batch.arguments[index], token_mask=batch.token_mask)
-        for batch, states in zip(captured, hidden, strict=True)
-    ]
-
-
 def numerics_profile() -> str:
     """Returns what the bytes of a result depend on besides its inputs: a resume on another profile starts anew."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"torch {torch.__version__} cpu {platform.machine()} {capability} {str(COMPUTE_DTYPE).removeprefix('torch.')}"
+    return (
+        f"torch {torch.__version__} cpu {platform.machine()} {capability} {str(COMPUTE_DTYPE).removeprefix('torch.')}"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -16,10 +16,10 @@ from torch.utils.hooks import RemovableHandle
 
 from core.configs import QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError
-from core.model.capture import CapturedBatch, ModelCall, capture
+from core.model.capture import ModelCall, capture
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks
-from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock
+from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import quantizer_for
 
 _ATTRIBUTE = "_bitmill_preparation"
@@ -93,19 +93,11 @@ def convert(
 
 def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> None:
     blocks = find_blocks(model)
-    captured = capture(model, blocks.modules, calls, lambda _: None)
-    hidden = [batch.hidden for batch in captured]
+    captured, hidden = capture(model, blocks.modules, calls, lambda _: None)
     for index, block in enumerate(blocks.modules):
-        solved = walk.quantize(index, block, _batches(captured, hidden, index))
+        solved = walk.quantize(index, block, block_batches(captured, hidden, index))
         hidden = solved.outputs
         _replace_linears(blocks, index, solved)
-
-
-def _batches(captured: list[CapturedBatch], hidden: list[torch.Tensor], index: int) -> list[BlockBatch]:
-    return [
-        BlockBatch(hidden=states, arguments=batch.arguments[index], token_mask=batch.token_mask)
-        for batch, states in zip(captured, hidden, strict=True)
-    ]
 
 
 def _replace_linears(blocks: Blocks, index: int, solved: SolvedBlock) -> None:
@@ -137,5 +129,7 @@ def _detached(value: Any) -> Any:  # noqa: ANN401 - a tree of whatever a model i
 
 def _no_calls(detail: str) -> CalibrationRefusedError:
     return CalibrationRefusedError(
-        CalibrationProblem.EMPTY, detail, "Call prepare(model, config), run the model on calibration data, then convert."
+        CalibrationProblem.EMPTY,
+        detail,
+        "Call prepare(model, config), run the model on calibration data, then convert.",
     )

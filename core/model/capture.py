@@ -30,14 +30,14 @@ class BlockArguments:
             output = block(*self.args, hidden_states=hidden, **self.kwargs)
         else:
             output = block(hidden, *self.args, **self.kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        states: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedBatch:
-    """One model call: hidden states entering block 0, [B, T, hidden], and each block's other arguments."""
+    """One model call: each block's arguments besides the hidden states; token_mask [B, T] is False at padding."""
 
-    hidden: torch.Tensor
     arguments: tuple[BlockArguments, ...]
     token_mask: torch.Tensor | None
 
@@ -55,17 +55,21 @@ class _ChangedBetweenBlocksError(Exception):
 
 def capture(
     model: nn.Module, blocks: Sequence[nn.Module], calls: Iterable[ModelCall], on_batch: Callable[[int], None]
-) -> list[CapturedBatch]:
+) -> tuple[list[CapturedBatch], list[torch.Tensor]]:
     """Runs the model on each call up to its first block; the parts before the blocks must hold real weights.
 
-    Raises ModelRefusedError where the model changes hidden states between its blocks. on_batch gets the count so far.
+    Returns, per call, what the blocks are called with and the hidden states [B, T, hidden] that enter the first.
+    on_batch gets the count so far. Raises ModelRefusedError where the model changes hidden states between its blocks.
     """
     shared = _SharedTensors()
     captured: list[CapturedBatch] = []
+    entering: list[torch.Tensor] = []
     for args, kwargs in calls:
-        captured.append(_capture_call(model, blocks, args, kwargs, shared))
+        batch, hidden = _capture_call(model, blocks, args, kwargs, shared)
+        captured.append(batch)
+        entering.append(hidden)
         on_batch(len(captured))
-    return captured
+    return captured, entering
 
 
 def _capture_call(
@@ -74,18 +78,15 @@ def _capture_call(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     shared: _SharedTensors,
-) -> CapturedBatch:
+) -> tuple[CapturedBatch, torch.Tensor]:
     for as_tuple in (False, True):
         recording = _Recording(blocks, as_tuple=as_tuple)
         try:
             with recording:
                 model(*args, **{**kwargs, "use_cache": False})
         except _CaptureCompleteError:
-            return CapturedBatch(
-                hidden=recording.first_hidden,
-                arguments=tuple(shared.canonical(arguments) for arguments in recording.arguments),
-                token_mask=_token_mask(kwargs),
-            )
+            arguments = tuple(shared.canonical(arguments) for arguments in recording.arguments)
+            return CapturedBatch(arguments=arguments, token_mask=_token_mask(kwargs)), recording.first_hidden
         except _ChangedBetweenBlocksError:
             continue
     raise ModelRefusedError(

@@ -71,7 +71,7 @@ def _tied(model: PreTrainedModel, source_of: Mapping[str, str]) -> dict[str, str
 def _refuse_fused(name: str) -> None:
     raise ModelRefusedError(
         ModelProblem.UNSUPPORTED_ARCHITECTURE,
-        f"Tensor {name} is one of several that transformers fuses into a single parameter (mixture-of-experts weights).",
+        f"Tensor {name} is one of several that transformers fuses into a single parameter (mixture of experts).",
         "Use a model whose blocks hold plain linear layers.",
     )
 

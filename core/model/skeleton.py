@@ -41,7 +41,9 @@ def build_empty(source_dir: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(source_dir, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPE, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]  # the auto class is untyped
+                config, dtype=COMPUTE_DTYPE, trust_remote_code=False
+            )
     except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise ModelRefusedError(
             ModelProblem.UNSUPPORTED_ARCHITECTURE,
@@ -61,7 +63,7 @@ class Skeleton:
 
     @classmethod
     def open(cls, source_dir: Path, source: TensorSource) -> Skeleton:
-        """Builds the model and maps every parameter to a checkpoint tensor; raises ModelRefusedError where one is missing."""
+        """Builds the model and finds its parameters in the checkpoint; raises ModelRefusedError where one is missing."""
         model = build_empty(source_dir)
         return cls(model=model, blocks=find_blocks(model), names=map_names(model, source.names()))
 
@@ -76,8 +78,8 @@ class Skeleton:
         return tuple(name for name in self.names.source_of if not name.startswith(prefix))
 
     def embedding_targets(self) -> tuple[str, ...]:
-        """Returns what must be loaded to run the model up to its first block: all outside the blocks but an untied head."""
-        head = self.model.get_output_embeddings()
+        """Returns what runs before the first block: everything outside the blocks but an untied head."""
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped in transformers
         paths = [path for path, module in self.model.named_modules() if module is head]
         return tuple(
             name for name in self.outer_targets() if not any(name.startswith(f"{path}.") for path in paths if path)

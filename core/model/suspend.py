@@ -1,10 +1,10 @@
 """Runs one block over all batches in a single forward pass, suspended in front of each input set.
 
-An input set is a group of linears fed by the very same tensor (q, k and v; gate and up). Every batch runs the block in a
-coroutine of its own. A hook on each set's first linear hands the batch's inputs to the set's collector and suspends the
-batch. When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get their
-quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that
-already carry all quantized linears before it. Sets are discovered by a probing forward of the first batch, never listed.
+An input set is a group of linears fed by the very same tensor (q, k and v; gate and up). Every batch runs the block in
+a coroutine of its own. A hook on each set's first linear hands the batch's inputs to the set's collector and suspends
+the batch. When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get
+their quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that
+already carry all quantized linears before it. Sets are discovered by a probing forward, never listed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import greenlet
 import torch
@@ -21,7 +21,7 @@ from torch import nn
 from core.model.structure import in_features
 
 
-class Collector(Protocol):
+class Collects(Protocol):
     """Takes the inputs of one input set, batch by batch."""
 
     def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None) -> None:
@@ -37,8 +37,7 @@ class BatchRun:
 
 
 InputSets = tuple[tuple[str, ...], ...]
-MakeCollector = Callable[[int, torch.device], Collector]
-SolveSet = Callable[[tuple[str, ...], Any], None]
+Collector = TypeVar("Collector", bound=Collects)
 
 
 def discover_input_sets(linears: Mapping[str, nn.Module], run: Callable[[], torch.Tensor]) -> InputSets:
@@ -66,15 +65,15 @@ def discover_input_sets(linears: Mapping[str, nn.Module], run: Callable[[], torc
     return (*(tuple(group) for group in groups.values()), *unreached)
 
 
-class SuspendedBlock:
+class SuspendedBlock(Generic[Collector]):
     """One block's pass over all batches."""
 
     def __init__(
         self,
         linears: Mapping[str, nn.Module],
         input_sets: InputSets,
-        make_collector: MakeCollector,
-        solve_set: SolveSet,
+        make_collector: Callable[[int, torch.device], Collector],
+        solve_set: Callable[[tuple[str, ...], Collector | None], None],
     ) -> None:
         """solve_set gets a set's names and its collector (None where no token reached it) and writes the weights."""
         self._linears = linears
@@ -135,7 +134,7 @@ class SuspendedBlock:
 def collect_without_suspending(
     linears: Mapping[str, nn.Module],
     input_sets: InputSets,
-    make_collector: MakeCollector,
+    make_collector: Callable[[int, torch.device], Collector],
     batches: Sequence[BatchRun],
 ) -> dict[tuple[str, ...], Collector]:
     """Runs every batch through the unchanged block and returns each reached set's collector (`true_sequential` off)."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
-from core.model.capture import BlockArguments
+from core.model.capture import BlockArguments, CapturedBatch
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
 from core.model.suspend import (
     BatchRun,
@@ -36,6 +36,14 @@ class BlockBatch:
     hidden: torch.Tensor
     arguments: BlockArguments
     token_mask: torch.Tensor | None = None
+
+
+def block_batches(captured: Sequence[CapturedBatch], hidden: Sequence[torch.Tensor], index: int) -> list[BlockBatch]:
+    """Returns the batches in front of one block from what was captured and the hidden states that enter it."""
+    return [
+        BlockBatch(hidden=states, arguments=batch.arguments[index], token_mask=batch.token_mask)
+        for batch, states in zip(captured, hidden, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

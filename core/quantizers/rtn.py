@@ -23,7 +23,7 @@ class RTNQuantizer(BaseQuantizer[None]):
     def prepare(self, statistics: InputStatistics | None) -> None:
         """Has nothing to prepare."""
 
-    def convert(self, W_OI: torch.Tensor, prepared: None) -> SolvedLinear:
+    def convert(self, W_OI: torch.Tensor, prepared: None) -> SolvedLinear:  # noqa: ARG002 - the contract's
         """Rounds one weight."""
         config = self._config
         return SolvedLinear(

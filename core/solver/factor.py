@@ -1,7 +1,7 @@
 """Damps a Hessian and returns U, the upper Cholesky factor of its inverse: UᵀU = (H + λI)⁻¹.
 
-With J the reversal of rows and columns, J(H+λI)J = MMᵀ (M lower) gives U = J M⁻¹ J: one factorization and one triangular
-inverse, where factorizing the inverse takes twice the work and loses more digits.
+With J the reversal of rows and columns, J(H+λI)J = MMᵀ (M lower) gives U = J M⁻¹ J: one factorization and one
+triangular inverse, where factorizing the inverse takes twice the work and loses more digits.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LARGEST_DAMP_PERCENT = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InverseFactor:
-    """U_II: float32 [I, I], upper. damp_percent: the fraction of mean diag H really used. steps: what had to be tried."""
+    """U_II: float32 [I, I], upper. damp_percent: the fraction of mean diag H really used. steps: what failed before."""
 
-    U_II: torch.Tensor  # noqa: N815 - shapes live in names
+    U_II: torch.Tensor
     damp_percent: float
     steps: tuple[str, ...]
 
@@ -29,7 +29,7 @@ class InverseFactor:
 def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
     """Returns the factor of the damped inverse; H is symmetric, float32, and is not changed.
 
-    A dead input (H_ii = 0) gets the mean diagonal as its curvature, so that its weights round to nearest and move nothing.
+    A dead input (H_ii = 0) gets the mean diagonal as its curvature: its weights round to nearest and move nothing.
     Raises NumericalError when float32, float64 and every damping step below 1 fail.
     """
     diagonal_I = H_II.diagonal()

@@ -1,7 +1,7 @@
 """GPTQ (Frantar et al. 2022, arXiv 2210.17323): codes for weights that share one input set, columns solved in order.
 
-With U the upper Cholesky factor of the damped inverse Hessian, column j's residual e_j = (w_j - w_hat_j) / U_jj is pushed
-onto the columns to its right, w_k -= e_j U_jk. The damped loss is then exactly Σ e_j².
+With U the upper Cholesky factor of the damped inverse Hessian, column j's residual e_j = (w_j - w_hat_j) / U_jj is
+pushed onto the columns to its right, w_k -= e_j U_jk. The damped loss is then exactly Σ e_j².
 
 Legend: O out_features, I in_features, G groups, S inputs in a group, C columns of one update. `column` counts in the
 order of solving, `input` in the order of the checkpoint.
@@ -80,7 +80,9 @@ def solve_order(diagonal_I: torch.Tensor, order: Order, group_size: int) -> Solv
     return SolveOrder(inputs_I=inputs_I, group_I=layout_I // size, group_size=size)
 
 
-def solve(W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig, *, update: int = UPDATE_COLUMNS) -> GPTQSolution:
+def solve(
+    W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig, *, update: int = UPDATE_COLUMNS
+) -> GPTQSolution:
     """Solves one weight, float32 [O, I], not changed; `update` bounds the columns between two matrix products.
 
     The result does not depend on `update` (up to float32 rounding): a group's scales are taken from weights to which
@@ -157,8 +159,8 @@ class _ColumnSolver:
         """Fits every group before the first column, in the checkpoint's layout."""
         size = self._order.group_size
         by_input_I = torch.argsort(self._order.inputs_I)
-        W_OGS = self._W_OI[:, by_input_I].unflatten(1, (-1, size))
-        fitted = self._fit(W_OGS, self._cost_I[by_input_I].unflatten(0, (-1, size)))
+        W_OGS = grid.in_groups(self._W_OI[:, by_input_I], size)
+        fitted = self._fit(W_OGS, self._cost_I[by_input_I].view(-1, size))
         self._scales_OG, self._zeros_OG = fitted.scales_OG, fitted.zeros_OG
 
     def _fit_live_group(self, group: int) -> None:

@@ -1,7 +1,7 @@
 """Turns a group of weights into a scale and a zero, and weights into codes on that grid.
 
-Codes run from 0 to 2^bits-1 and W_hat = scales · (codes - zeros). A scale is rounded to float16, the dtype in which it is
-stored, before anything is computed from it: the residual that GPTQ feeds forward is then the one that loaders see.
+Codes run from 0 to 2^bits-1 and W_hat = scales · (codes - zeros). A scale is rounded to float16, the dtype in which it
+is stored, before anything is computed from it: the residual that GPTQ feeds forward is then the one that loaders see.
 
 Legend: O out_features, I in_features, G groups, S inputs in a group, K candidates.
 """
@@ -57,6 +57,11 @@ def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym:
         scales_OG=candidates.scales_OG.gather(-1, pick)[..., 0],
         zeros_OG=candidates.zeros_OG.gather(-1, pick)[..., 0],
     )
+
+
+def in_groups(W_OI: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns the weight as [O, G, S]; I must be a multiple of S."""
+    return W_OI.reshape(W_OI.shape[0], -1, size)
 
 
 def encode(W_OI: torch.Tensor, scales_OI: torch.Tensor, zeros_OI: torch.Tensor, bits: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Columns per block of the triangle: wide enough for the product's full rate, narrow enough to skip most of the other half.
+# Columns per block of the triangle: wide enough for the product's full rate, narrow enough to skip most of the rest.
 BLOCK_COLUMNS = 512
 
 
@@ -37,7 +37,7 @@ class HessianAccumulator:
         self._dropped_rows = 0
 
     def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None) -> None:
-        """Adds inputs of any leading shape [..., I]; token_mask, of that leading shape, is False where a row is padding."""
+        """Adds inputs of any leading shape [..., I]; token_mask, of that shape, is False where a row is padding."""
         X_NI = X.reshape(-1, X.shape[-1])
         if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
             X_NI = X_NI[token_mask.reshape(-1)]

@@ -17,13 +17,13 @@ def solve_columns(
 
     All float32. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32 [O, C]; W_OC is overwritten.
     """
-    backend = numba_kernels if W_OC.device.type == "cpu" else reference
-    return backend.solve_columns(W_OC, U_CC, scales_OC, zeros_OC, top_code)
+    run = numba_kernels.solve_columns if W_OC.device.type == "cpu" else reference.solve_columns
+    return run(W_OC, U_CC, scales_OC, zeros_OC, top_code)
 
 
 def best_candidate(
     W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
 ) -> torch.Tensor:
-    """Returns, per row and group, the index of the candidate with the least weighted squared difference, int64 [O, G]."""
-    backend = numba_kernels if W_OGS.device.type == "cpu" else reference
-    return backend.best_candidate(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
+    """Returns, per row and group, the candidate with the least weighted squared difference, int64 [O, G]."""
+    run = numba_kernels.best_candidate if W_OGS.device.type == "cpu" else reference.best_candidate
+    return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)

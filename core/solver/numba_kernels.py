@@ -13,13 +13,17 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
 
 # Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to even.
 _ROUND = np.float32(12582912.0)
 
 
-def solve_columns(  # noqa: PLR0913 - the contract shared by all backends
+def solve_columns(
     W_OC: torch.Tensor,
     U_CC: torch.Tensor,
     scales_OC: torch.Tensor,
@@ -28,8 +32,8 @@ def solve_columns(  # noqa: PLR0913 - the contract shared by all backends
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Solves the columns of one update in order, pushing each residual onto the columns to its right.
 
-    All float32 and contiguous, on the CPU. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32 [O, C];
-    W_OC is overwritten.
+    All float32 and contiguous, on the CPU. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32
+    [O, C]; W_OC is overwritten.
     """
     codes_OC = torch.empty(W_OC.shape, dtype=torch.uint8)
     residuals_OC = torch.empty_like(W_OC)
@@ -65,9 +69,9 @@ def best_candidate(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _solve_columns(  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913 - Numba infers from the arrays
-    W, U, scales, zeros, top, codes, residuals
-):
+def _solve_columns(
+    W: Floats, U: Floats, scales: Floats, zeros: Floats, top: np.float32, codes: Codes, residuals: Floats
+) -> None:
     rows, columns = W.shape
     for row in numba.prange(rows):
         for column in range(columns):
@@ -84,9 +88,9 @@ def _solve_columns(  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _best_candidate(  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913 - Numba infers from the arrays
-    W, cost, scales, zeros, top, best
-):
+def _best_candidate(
+    W: Floats, cost: Floats, scales: Floats, zeros: Floats, top: np.float32, best: npt.NDArray[np.int64]
+) -> None:
     rows, groups, size = W.shape
     candidates = scales.shape[2]
     for row in numba.prange(rows):

@@ -1,4 +1,4 @@
-"""The kernels of `core.solver.kernels` in plain torch, for any device: slow, short, and the oracle that tests hold them to."""
+"""The kernels of `core.solver.kernels` in plain torch, for any device: slow, short, the oracle of the tests."""
 
 from __future__ import annotations
 

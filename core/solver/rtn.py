@@ -12,7 +12,7 @@ def round_to_nearest(W_OI: torch.Tensor, *, bits: int, group_size: int, sym: boo
     """Rounds a float [O, I] weight on min-max scales; I must be a multiple of the group size."""
     W_OI = W_OI.float()
     size = W_OI.shape[1] if group_size == -1 else group_size
-    fitted = grid.minmax_grid(W_OI.unflatten(1, (-1, size)), bits=bits, sym=sym)
+    fitted = grid.minmax_grid(grid.in_groups(W_OI, size), bits=bits, sym=sym)
     group_I = torch.arange(W_OI.shape[1], device=W_OI.device) // size
     return QuantizedWeight(
         codes_OI=grid.encode(W_OI, fitted.scales_OG[:, group_I], fitted.zeros_OG[:, group_I], bits),
