@@ -69,11 +69,12 @@ class Channel:
 
     def emit(self, event: Event) -> None:
         """Passes an engine event on; a stop that waits for the end of a block takes effect here."""
-        self.write(EngineEvent(event=event.to_dict()))
         if isinstance(event, StageStarted):
             self._quantizing = event.stage is Stage.QUANTIZING
+        # Asked before the line is out: a request that answers this very event is about the next block.
         if self._stop_after_block.is_set() and (isinstance(event, BlockQuantized) or not self._quantizing):
             self._stop_now.set()
+        self.write(EngineEvent(event=event.to_dict()))
 
     def write(self, line: Line) -> None:
         """Writes one line; ends the process where nobody reads any more."""

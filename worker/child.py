@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from core.checkpoint.checksums import verify_sha256sums
 from core.configs import CalibrationConfig, config_from_dict
 from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
 from core.events import Event, RunStarted, Stage, StageStarted, WarningRaised
@@ -102,8 +103,6 @@ class Attempt:
         """Whether an earlier attempt completed the artifact and was lost after that; its bytes are checked."""
         if not self._spec.out_dir.exists():
             return False
-        from core.checkpoint.checksums import verify_sha256sums  # noqa: PLC0415 - loads torch
-
         try:
             verify_sha256sums(self._spec.out_dir)
         except ArtifactInvalidError as error:

@@ -75,8 +75,10 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the claim is gone, or may be: nothing more may be done in its name."""
-        return self._lost.is_set() or self._silent_seconds() > self._settings.fence_seconds
+        """Whether the claim is gone, or may be: nothing more may be done in its name, and that stays so."""
+        if self._silent_seconds() > self._settings.fence_seconds:
+            self._lost.set()
+        return self._lost.is_set()
 
     def require(self) -> None:
         """Raises LeaseLostError where the claim is gone."""
