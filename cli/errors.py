@@ -80,6 +80,11 @@ STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {
     store_errors.StorageUnavailableError: ExitCode.UNAVAILABLE,
 }
 
+STORE_HINTS: dict[type[store_errors.StoreError], str] = {
+    store_errors.StorageUnavailableError: "Check BITMILL_DATABASE_URL and that the database runs; in embedded mode, "
+    "the file in the data directory.",
+}
+
 
 def complaint_from(error: CliError | core_errors.CoreError | store_errors.StoreError) -> Complaint:
     """Returns what to print for an error that was raised on purpose."""
@@ -99,7 +104,7 @@ def complaint_from(error: CliError | core_errors.CoreError | store_errors.StoreE
         exit_code=STORE_EXIT_CODES.get(type(error), ExitCode.FAILED),
         code=error.code,
         message=str(error),
-        hint="",
+        hint=STORE_HINTS.get(type(error), ""),
         field=None,
     )
 

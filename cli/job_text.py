@@ -29,7 +29,7 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for column in ("ID", "STATE", "DONE", "MODEL", "METHOD", "CREATED"):
-        table.add_column(column, no_wrap=column in {"ID", "STATE"}, justify="right" if column == "DONE" else "left")
+        table.add_column(column, no_wrap=column != "MODEL", justify="right" if column == "DONE" else "left")
     for job in jobs:
         table.add_row(
             job["id"],

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from cli.errors import Complaint
 
+PIPE_COLUMNS = 200
+
 
 def out() -> Console:
     """Returns a console for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    # A pipe has no width of its own: lines stay whole for grep.
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def err() -> Console:

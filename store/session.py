@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from store.errors import StorageUnavailableError
@@ -105,7 +105,8 @@ def _unavailable() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise StorageUnavailableError("The database", _first_line(error)) from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        # SQLite says that a file is corrupt with the base class itself, as no other error.
+        if not error.connection_invalidated and type(error) is not DatabaseError:
             raise
         raise StorageUnavailableError("The database", _first_line(error)) from error
 

@@ -17,5 +17,5 @@ WORKER_COMMAND = (
 
 
 def api_command(host: str, port: int) -> tuple[str, ...]:
-    """Returns the API's command line."""
-    return ("uvicorn", "--factory", "api.app:create_app", "--host", host, "--port", str(port))
+    """Returns the API's command line; the API logs each request itself, with its id."""
+    return ("uvicorn", "--factory", "api.app:create_app", "--host", host, "--port", str(port), "--no-access-log")

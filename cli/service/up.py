@@ -14,7 +14,6 @@ from cli.store_access import store_settings
 from store.session import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from store.settings import StoreSettings
@@ -56,13 +55,14 @@ def _json_note(event: str, **fields: object) -> None:
 
 
 def _text_note(event: str, **fields: object) -> None:
-    lines: dict[str, Callable[[], str]] = {
-        "ready": lambda: (
-            f"[bold green]Bitmill is up[/] at [bold]{fields['url']}[/]  (page, API at /v1, docs at /docs)\n"
+    if event == "ready":
+        out().print(
+            f"[bold green]Bitmill is up[/] at [bold]{fields['url']}[/]\n"
+            f"  page      {fields['url']}/\n"
+            f"  API       {fields['url']}/v1, described in {fields['url']}/openapi.json\n"
             f"  data      {fields['data_dir']}\n"
             f"  logs      {fields['data_dir']}/logs/api.log, worker.log\n"
-            f"  stop      Ctrl-C: a running job finishes its block and goes on at the next start"
-        ),
-    }
-    console = err() if event == "note" else out()
-    console.print(lines[event]() if event in lines else fields["text"])
+            "  stop      Ctrl-C: a running job finishes its block and goes on at the next start"
+        )
+    else:
+        err().print(f"{fields['text']}", soft_wrap=True)
