@@ -62,8 +62,9 @@ function draw() {
 async function poll() {
   clearTimeout(timer);
   try {
-    const page = await getChanged(listPath());
-    if (page) {
+    const path = listPath();
+    const page = await getChanged(path);
+    if (page && path === listPath()) {
       listed = page.data;
       if (older.length === 0) nextToken = page.next_page_token;
       draw();
@@ -72,6 +73,7 @@ async function poll() {
   } catch (error) {
     showProblem(error);
   }
+  clearTimeout(timer);
   if (!document.hidden) timer = setTimeout(poll, listed.some(isActive) ? POLL_ACTIVE_MS : POLL_IDLE_MS);
 }
 

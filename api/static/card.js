@@ -7,6 +7,8 @@ import { age, bytes, duration, gridName, modelName, percent, seconds, significan
 const ACTIVE = new Set(["queued", "running", "cancelling"]);
 const RETRYABLE = new Set(["failed", "cancelled"]);
 const LINEAR_PAGES_MAX = 4;
+// A running job changes with every linear; its open details follow at this pace.
+const DETAILS_MS = 5000;
 
 export const isActive = (job) => ACTIVE.has(job.state);
 
@@ -21,13 +23,11 @@ export class JobCard {
     this.onChange = onChange;
     this.onProblem = onProblem;
     this.detailsVersion = null;
+    this.detailsAt = 0;
     this.find(".cancel").addEventListener("click", () => this.act("cancel"));
     this.find(".retry").addEventListener("click", () => this.act("retry"));
     this.find(".archive").addEventListener("click", (event) => this.download(event));
-    this.find(".actions details").addEventListener("toggle", (event) => {
-      this.find(".details").hidden = !event.target.open;
-      this.refreshDetails();
-    });
+    this.find(".toggle").addEventListener("click", () => this.toggleDetails());
   }
 
   find(selector) {
@@ -55,6 +55,12 @@ export class JobCard {
     archive.href = job.links.archive;
     archive.download = `${job.id}.zip`;
     this.tick();
+  }
+
+  toggleDetails() {
+    const details = this.find(".details");
+    details.hidden = !details.hidden;
+    this.find(".toggle").setAttribute("aria-expanded", String(!details.hidden));
     this.refreshDetails();
   }
 
@@ -67,6 +73,7 @@ export class JobCard {
     setText(time, this.ageText());
     const left = job.progress.eta_at && job.state === "running" ? seconds(new Date().toISOString(), job.progress.eta_at) : null;
     setText(this.find(".eta"), left === null ? "" : left > 0 ? `about ${duration(left)} left` : "almost done");
+    this.refreshDetails();
   }
 
   ageText() {
@@ -130,7 +137,9 @@ export class JobCard {
 
   async refreshDetails() {
     if (this.find(".details").hidden || this.detailsVersion === this.job.version) return;
+    if (this.job.state === "running" && Date.now() - this.detailsAt < DETAILS_MS) return;
     this.detailsVersion = this.job.version;
+    this.detailsAt = Date.now();
     this.showNumbers();
     this.showWarnings();
     try {
@@ -153,6 +162,7 @@ export class JobCard {
     ];
     const items = rows.filter(([, value]) => value).map(([name, value]) => {
       const pair = document.createElement("div");
+      pair.className = name === "Job" ? "wide" : "";
       pair.append(Object.assign(document.createElement("dt"), { textContent: name }));
       pair.append(Object.assign(document.createElement("dd"), { textContent: value }));
       return pair;
@@ -194,6 +204,8 @@ export class JobCard {
       token = answer.next_page_token;
       if (!token) break;
     }
+    // Shown first: the chart is drawn for the width that it has.
+    this.find(".loss").hidden = false;
     this.find(".loss").hidden = drawChart(this.find(".chart"), rows) === 0;
     drawTable(this.find(".chart-table .scroll"), rows);
   }

@@ -3,8 +3,8 @@
 import { significant } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 640;
-const HEIGHT = 170;
+const WIDTH_MIN = 240;
+const HEIGHT = 180;
 const LEFT = 46;
 const RIGHT = 8;
 const TOP = 10;
@@ -34,18 +34,19 @@ export function drawChart(holder, rows) {
   const low = Math.floor(Math.min(...logs));
   const high = Math.max(Math.ceil(Math.max(...logs)), low + 1);
   const limit = outlierLimit(logs);
-  const x = (index) => LEFT + ((index + 0.5) / drawn.length) * (WIDTH - LEFT - RIGHT);
+  const width = Math.max(holder.clientWidth, WIDTH_MIN);
+  const x = (index) => LEFT + ((index + 0.5) / drawn.length) * (width - LEFT - RIGHT);
   const y = (log) => TOP + ((high - log) / (high - low)) * (HEIGHT - TOP - BOTTOM);
-  const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" });
   svg.append(node("title", {}, `Relative loss of ${drawn.length} linears, from ${significant(10 ** Math.min(...logs))} to ${significant(10 ** Math.max(...logs))}`));
   for (let decade = low; decade <= high; decade += 1) {
-    svg.append(node("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(decade), y2: y(decade) }));
+    svg.append(node("line", { class: "rule", x1: LEFT, x2: width - RIGHT, y1: y(decade), y2: y(decade) }));
     svg.append(node("text", { x: LEFT - 8, y: y(decade) + 4, "text-anchor": "end" }, `1e${decade}`));
   }
   drawn.forEach((row, index) => svg.append(mark(row, x(index), y(logs[index]), logs[index] > limit)));
   const last = drawn.at(-1).block;
   svg.append(node("text", { x: LEFT, y: HEIGHT - 6 }, `block ${drawn[0].block}`));
-  svg.append(node("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `block ${last}`));
+  svg.append(node("text", { x: width - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `block ${last}`));
   holder.append(svg);
   return drawn.length;
 }
