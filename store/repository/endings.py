@@ -33,8 +33,12 @@ class EndingPart(RepositoryBase):
     ) -> Job:
         """Publishes: artifact rows and the final state in one transaction.
 
-        Raises LeaseLostError, or WrongStateError where a cancel came first: then the job is to be cancelled.
+        Raises LeaseLostError, WrongStateError where a cancel came first (then the job is to be cancelled), and
+        ValueError where two files have one name.
         """
+        names = [file.name for file in files]
+        if len(set(names)) != len(names):
+            raise ValueError(f"A name stands twice among the files: {sorted(names)}")
         job = self._held_job(job_id, lease_token)
         if job.state is not JobState.RUNNING:
             raise WrongStateError(job_id, job.state, "published")
