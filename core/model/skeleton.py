@@ -63,7 +63,7 @@ class Skeleton:
 
     @classmethod
     def open(cls, source_dir: Path, source: TensorSource) -> Skeleton:
-        """Builds the model and finds its parameters in the checkpoint; raises ModelRefusedError where one is missing."""
+        """Builds the model and finds its parameters in the checkpoint; raises ModelRefusedError if one is missing."""
         model = build_empty(source_dir)
         return cls(model=model, blocks=find_blocks(model), names=map_names(model, source.names()))
 

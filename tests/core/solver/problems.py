@@ -1,0 +1,30 @@
+"""Seeded weights and correlated inputs for the solver's tests."""
+
+from __future__ import annotations
+
+import torch
+
+from core.solver.hessian import HessianAccumulator
+
+
+def correlated_inputs(tokens: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Returns [tokens, width] inputs with strong correlations and uneven scales, as activations have them."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(width, width, generator=generator) / width**0.5
+    spread = torch.rand(width, generator=generator) * 3 + 0.05
+    return (torch.randn(tokens, width, generator=generator) @ mix) * spread
+
+
+def random_weight(rows: int, width: int, seed: int = 1) -> torch.Tensor:
+    """Returns a weight [rows, width] with a few outliers."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, width, generator=generator) * 0.05
+    weight[::7, ::11] *= 4
+    return weight
+
+
+def hessian_of(X: torch.Tensor) -> torch.Tensor:
+    """Returns the mean of x xᵀ as the engine computes it."""
+    accumulator = HessianAccumulator(X.shape[-1], X.device)
+    accumulator.add(X)
+    return accumulator.finish().hessian_II

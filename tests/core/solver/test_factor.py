@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.errors import NumericalError
+from core.solver.factor import factorize
+from tests.core.solver.problems import correlated_inputs, hessian_of
+
+
+def test_u_is_the_upper_factor_of_the_damped_inverse() -> None:
+    """UᵀU = (H + λI)⁻¹ with U upper triangular and a positive diagonal."""
+    H_II = hessian_of(correlated_inputs(500, 48))
+    factor = factorize(H_II, 0.05)
+    damped = H_II.double() + 0.05 * H_II.diagonal().double().mean() * torch.eye(48, dtype=torch.float64)
+    U_II = factor.U_II.double()
+    torch.testing.assert_close(U_II.T @ U_II, torch.linalg.inv(damped), rtol=1e-3, atol=1e-5)
+    assert torch.equal(factor.U_II, factor.U_II.triu())
+    assert bool((factor.U_II.diagonal() > 0).all())
+    assert factor.damp_percent == 0.05
+    assert factor.steps == ()
+
+
+def test_a_failed_factorization_raises_the_damping_and_says_so() -> None:
+    """A Hessian that is not positive definite gets more damping, step by step, each step in the record."""
+    H_II = torch.diag(torch.tensor([1.0, 1.0, 1.0, -0.3]))
+    factor = factorize(H_II, 0.05)
+    assert factor.damp_percent > 0.05
+    assert factor.steps[:2] == ("float32 failed at damp_percent 0.05", "float64 failed at damp_percent 0.05")
+
+
+def test_a_hopeless_hessian_is_a_numerical_error() -> None:
+    """When no damping below 1 helps, the error says what was tried and what to do."""
+    with pytest.raises(NumericalError, match="could not be factorized.*damp_percent"):
+        factorize(torch.diag(torch.tensor([1.0, 1.0, 1.0, -5.0])), 0.05)
+    with pytest.raises(NumericalError, match="not finite"):
+        factorize(torch.diag(torch.tensor([1.0, float("nan")])), 0.05)
+
+
+def test_a_dead_input_moves_no_other() -> None:
+    """An input that was always 0 has no off-diagonal weight in U: its rounding pushes nothing onto other columns."""
+    X_NI = correlated_inputs(300, 12)
+    X_NI[:, 5] = 0
+    U_II = factorize(hessian_of(X_NI), 0.01).U_II
+    assert bool((U_II[5, 6:] == 0).all())
+    assert bool((U_II[:5, 5] == 0).all())
