@@ -1,0 +1,158 @@
+"""The artifact store over a folder and over S3: same calls, same answers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from store.artifacts import PART_BYTES, READ_CHUNK_BYTES, ArtifactStore
+from store.errors import BlobCorruptError, NotFoundError
+from tests.conftest import Bucket
+
+ABSENT = "0" * 64
+
+
+@pytest.fixture(params=["file", "s3"])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    """An empty store: the test runs once on each kind."""
+    if request.param == "file":
+        return ArtifactStore(f"file://{tmp_path}/with%20space/artifacts")
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return ArtifactStore(bucket.url, s3_endpoint=bucket.endpoint)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file of more than one upload part, whose length is no multiple of anything."""
+    path = tmp_path / "large.bin"
+    path.write_bytes(os.urandom(PART_BYTES + READ_CHUNK_BYTES + 12345))
+    return path
+
+
+def test_file_comes_back(artifacts: ArtifactStore, large: Path) -> None:
+    """A stored file is named by its hash and read back in pieces, the same bytes."""
+    content = large.read_bytes()
+    sha256, size_bytes = artifacts.put_file(large)
+    assert (sha256, size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert artifacts.size(sha256) == size_bytes
+    assert artifacts.exists(sha256)
+    pieces = list(artifacts.open(sha256))
+    assert b"".join(pieces) == content
+    assert len(pieces) > 1
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 1), (1, 5), (0, None), (100, None), (READ_CHUNK_BYTES - 1, READ_CHUNK_BYTES + 1), (7, 7)]
+)
+def test_ranges(artifacts: ArtifactStore, large: Path, start: int, end: int | None) -> None:
+    """A range gives exactly the bytes that slicing gives."""
+    sha256, _ = artifacts.put_file(large)
+    assert b"".join(artifacts.open(sha256, start, end)) == large.read_bytes()[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 6), (6, None)])
+def test_ranges_outside_are_refused(artifacts: ArtifactStore, start: int, end: int | None) -> None:
+    """A range that does not lie within the blob is a ValueError before any byte."""
+    sha256, _ = artifacts.put_bytes(b"bytes")
+    with pytest.raises(ValueError, match="within"):
+        artifacts.open(sha256, start, end)
+
+
+def test_storing_again_changes_nothing(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    """The same bytes, by either way, are one blob."""
+    path = tmp_path / "small"
+    path.write_bytes(b"the same")
+    assert artifacts.put_bytes(b"the same") == artifacts.put_file(path) == artifacts.put_bytes(b"the same")
+
+
+def test_empty_blob(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    """No bytes are bytes too."""
+    sha256, size_bytes = artifacts.put_bytes(b"")
+    assert size_bytes == 0
+    assert list(artifacts.open(sha256)) == []
+    artifacts.fetch_to(sha256, tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_missing_blob_is_not_found(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    """Asking for an absent blob says so before anything is sent; deleting it is no error."""
+    assert not artifacts.exists(ABSENT)
+    for question in (
+        lambda: artifacts.size(ABSENT),
+        lambda: artifacts.open(ABSENT),
+        lambda: artifacts.fetch_to(ABSENT, tmp_path / "absent"),
+    ):
+        with pytest.raises(NotFoundError):
+            question()
+    artifacts.delete(ABSENT)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_delete(artifacts: ArtifactStore) -> None:
+    """A deleted blob is gone, and can be stored again."""
+    sha256, _ = artifacts.put_bytes(b"for a while")
+    artifacts.delete(sha256)
+    assert not artifacts.exists(sha256)
+    artifacts.put_bytes(b"for a while")
+    assert artifacts.exists(sha256)
+
+
+def test_fetch_writes_a_whole_file(artifacts: ArtifactStore, large: Path, tmp_path: Path) -> None:
+    """A fetched file is complete under its name, and nothing else lies beside it."""
+    sha256, _ = artifacts.put_file(large)
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    artifacts.fetch_to(sha256, folder / "copy.bin")
+    assert [path.name for path in folder.iterdir()] == ["copy.bin"]
+    assert (folder / "copy.bin").read_bytes() == large.read_bytes()
+
+
+def test_names_that_are_no_hash_are_refused(artifacts: ArtifactStore) -> None:
+    """Nothing outside the blobs can be named."""
+    for name in ("", "../secret", "A" * 64, "0" * 63):
+        with pytest.raises(ValueError, match="sha256"):
+            artifacts.size(name)
+
+
+def test_concurrent_puts_of_one_content(artifacts: ArtifactStore, large: Path) -> None:
+    """Workers that store the same bytes at once end with one whole blob."""
+    start = threading.Barrier(4)
+
+    def put() -> tuple[str, int]:
+        start.wait()
+        return artifacts.put_file(large)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = {future.result() for future in [pool.submit(put) for _ in range(4)]}
+    ((sha256, _),) = answers
+    assert b"".join(artifacts.open(sha256)) == large.read_bytes()
+
+
+def _damage(folder: Path, sha256: str, content: bytes) -> None:
+    (blob,) = folder.rglob(sha256)
+    blob.write_bytes(content)
+
+
+def test_damaged_blob_is_not_fetched(tmp_path: Path) -> None:
+    """Bytes that do not have the hash they are named by are refused, and no file appears."""
+    artifacts = ArtifactStore(f"file://{tmp_path}/artifacts")
+    sha256, _ = artifacts.put_bytes(b"right")
+    _damage(tmp_path, sha256, b"wrong")
+    with pytest.raises(BlobCorruptError) as caught:
+        artifacts.fetch_to(sha256, tmp_path / "copy")
+    assert caught.value.found == hashlib.sha256(b"wrong").hexdigest()
+    assert not list(tmp_path.glob("copy*"))
+
+
+def test_cut_blob_is_stored_anew(tmp_path: Path) -> None:
+    """A blob that a crash cut short does not pass for the whole one."""
+    artifacts = ArtifactStore(f"file://{tmp_path}/artifacts")
+    sha256, _ = artifacts.put_bytes(b"whole")
+    _damage(tmp_path, sha256, b"who")
+    artifacts.put_bytes(b"whole")
+    assert b"".join(artifacts.open(sha256)) == b"whole"
