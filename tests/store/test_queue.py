@@ -1,0 +1,194 @@
+"""Wake-ups: they arrive at a real Celery worker over each broker, and a broken broker costs the sender little."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import celery
+import pytest
+
+from store.queue import BREAKER_SECONDS, Waker, make_celery
+from store.settings import StoreSettings
+from tests.servers import RedisServer, free_port
+
+ARRIVES_SECONDS = 60.0
+# What a request may lose on a broker that does not answer.
+SENDER_SECONDS = 3.0
+
+BROKEN_MESSAGES = {
+    "empty": b"",
+    "truncated": b'{"body": "W1siZGVmYXVsdCJdLCB7fSwge31d", "content-en',
+    "not JSON": b"\x00\xff\xfe",
+    "a list": b"[1, 2, 3]",
+    "no body": b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}',
+    "no properties": b'{"body": "e30="}',
+    "a body that is no task": (
+        b'{"body": "e30=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {},'
+        b' "properties": {"delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": "default"},'
+        b' "body_encoding": "base64"}}'
+    ),
+}
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
+    """Settings that name a broker of each kind."""
+    url = "filesystem://" if request.param == "filesystem" else request.getfixturevalue("redis_url")
+    return StoreSettings(data_dir=tmp_path / "data", broker_url=url)
+
+
+@pytest.fixture
+def folder_settings(tmp_path: Path) -> StoreSettings:
+    """Settings that name the filesystem broker."""
+    return StoreSettings(data_dir=tmp_path / "data")
+
+
+@contextmanager
+def _worker(settings: StoreSettings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a real Celery worker with the command line of the product, on the probe's task."""
+    program = [sys.executable, "-m", "celery", "-A", "tests.store.probe_app", "worker"]
+    environment = {
+        **os.environ,
+        "BITMILL_DATA_DIR": str(settings.data_dir),
+        "BITMILL_BROKER_URL": settings.broker_url,
+        "PROBE_LOG": str(log),
+        # Celery warns when it runs as root, as containers and this suite may.
+        "C_FORCE_ROOT": "1",
+    }
+    output = (log.parent / "worker.log").open("wb")
+    process = subprocess.Popen(
+        [*program, "--pool", "threads", "--concurrency", "1", "-Q", "default"],
+        env=environment,
+        stdout=output,
+        stderr=output,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        output.close()
+
+
+def _wait(condition: Callable[[], bool], seconds: float = ARRIVES_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def _arrived(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_wake_up_reaches_a_worker(settings: StoreSettings, tmp_path: Path) -> None:
+    """A wake-up sent before the worker starts and one sent after it each run the task once, with their hint."""
+    log = tmp_path / "log"
+    waker = Waker(settings)
+    assert waker.wake("default", "job_1")
+    with _worker(settings, log):
+        _wait(lambda: _arrived(log) == ["default job_1"])
+        assert waker.wake("default", "job_2")
+        _wait(lambda: _arrived(log) == ["default job_1", "default job_2"])
+    waker.close()
+
+
+def test_broken_messages_do_not_stop_the_consumer(folder_settings: StoreSettings, tmp_path: Path) -> None:
+    """Truncated, empty and senseless files are dropped by a real worker, which then runs the next wake-up."""
+    log = tmp_path / "log"
+    messages = folder_settings.broker_dir / "messages"
+    messages.mkdir(parents=True)
+    for number, content in enumerate(BROKEN_MESSAGES.values()):
+        (messages / f"{number}.default.msg").write_bytes(content)
+    waker = Waker(folder_settings)
+    assert waker.wake("default", "after")
+    with _worker(folder_settings, log) as worker:
+        _wait(lambda: _arrived(log) == ["default after"])
+        (messages / "0.default.msg").write_bytes(BROKEN_MESSAGES["truncated"])
+        _wait(lambda: not list(messages.iterdir()))
+        assert waker.wake("default", "again")
+        _wait(lambda: _arrived(log) == ["default after", "default again"])
+        assert worker.poll() is None
+    assert not list((folder_settings.broker_dir / "taken").iterdir())
+    waker.close()
+
+
+def test_dead_broker_costs_little_and_is_left_alone(private_redis: RedisServer) -> None:
+    """Without a broker, wake answers False soon, then at once for a while, and works again when the broker is back."""
+    waker = Waker(StoreSettings(broker_url=private_redis.url))
+    assert waker.wake("default")
+    private_redis.stop()
+    started = time.monotonic()
+    assert not waker.wake("default")
+    assert time.monotonic() - started < SENDER_SECONDS
+    assert waker.suspended
+    started = time.monotonic()
+    assert not waker.wake("default")
+    assert time.monotonic() - started < 0.05
+    private_redis.start()
+    time.sleep(BREAKER_SECONDS)
+    assert waker.wake("default")
+    waker.close()
+
+
+def test_broker_that_never_was_there() -> None:
+    """Nothing listening is a False, not an exception."""
+    waker = Waker(StoreSettings(broker_url=f"redis://127.0.0.1:{free_port()}/0"))
+    started = time.monotonic()
+    assert not waker.wake("default")
+    assert time.monotonic() - started < SENDER_SECONDS
+    waker.close()
+
+
+def test_silent_broker_costs_little() -> None:
+    """A broker that accepts connections and never answers is given up within the sender's timeouts."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
+        waker = Waker(StoreSettings(broker_url=f"redis://127.0.0.1:{listener.getsockname()[1]}/0"))
+        started = time.monotonic()
+        assert not waker.wake("default")
+        assert time.monotonic() - started < SENDER_SECONDS
+        waker.close()
+
+
+def test_unusable_folder_is_a_dead_broker(tmp_path: Path) -> None:
+    """A broker folder that cannot be made costs the wake-up, not the submit."""
+    (tmp_path / "data").write_text("a file where the data folder should be")
+    waker = Waker(StoreSettings(data_dir=tmp_path / "data"))
+    assert not waker.wake("default")
+    waker.close()
+
+
+def test_application_is_set_up_as_designed(settings: StoreSettings) -> None:
+    """The settings that delivery, recovery and safety rest on, and no process-wide default application."""
+    app = make_celery(settings)
+    redis = settings.broker_url.startswith("redis")
+    expected = {
+        "task_acks_late": False,
+        "task_reject_on_worker_lost": False,
+        "task_ignore_result": True,
+        "task_create_missing_queues": False,
+        "task_publish_retry": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "worker_disable_prefetch": redis,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "worker_enable_remote_control": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+    }
+    assert {name: app.conf[name] for name in expected} == expected
+    options = app.conf.broker_transport_options
+    assert (options.get("visibility_timeout"), options.get("polling_interval")) == (
+        (300, None) if redis else (None, 0.25)
+    )
+    assert celery.current_app.main != app.main
