@@ -48,10 +48,9 @@ def describe(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> TextFacts:
     Raises CalibrationRefusedError: EMPTY, BINARY (a NUL byte, or not UTF-8), MALFORMED (a line of a JSON Lines file is
     no object with a string "text"), TOO_LARGE.
     """
-    digest = hashlib.sha256()
+    _refuse_size(path, max_bytes)
     with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
+        digest = hashlib.file_digest(file, "sha256")
     lengths = [len(document) for document in read_documents(path, max_bytes)]
     text_format = _format_of(path)
     return TextFacts(

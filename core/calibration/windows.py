@@ -65,8 +65,8 @@ def draw_windows(
     tokens = _tokenize(documents, tokenizer)
     _refuse_too_few(len(tokens), config, stride)
     generator = random.Random(config.seed)  # noqa: S311 - a reproducible draw, not a secret
-    offset = generator.randrange(len(tokens) % stride + 1)
-    chosen = generator.sample(range((len(tokens) - offset) // stride), config.samples)
+    offset = _below(generator, len(tokens) % stride + 1)
+    chosen = _choose(generator, (len(tokens) - offset) // stride, config.samples)
     return _windows([opening + tokens[offset + n * stride : offset + (n + 1) * stride] for n in chosen], len(tokens))
 
 
@@ -96,6 +96,20 @@ def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         if dressed[start : start + len(bare)] == bare:
             return dressed[:start]
     return []
+
+
+def _choose(generator: random.Random, population: int, count: int) -> list[int]:
+    """Returns `count` different numbers below `population`, in the order drawn (Fisher and Yates)."""
+    numbers = list(range(population))
+    for position in range(count):
+        other = position + _below(generator, population - position)
+        numbers[position], numbers[other] = numbers[other], numbers[position]
+    return numbers[:count]
+
+
+def _below(generator: random.Random, limit: int) -> int:
+    # Of all its methods, Python promises the same sequence in every version for random() only.
+    return int(generator.random() * limit)
 
 
 def _windows(rows: list[list[int]], tokens_available: int) -> CalibrationWindows:
