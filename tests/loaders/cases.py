@@ -1,0 +1,39 @@
+"""Which artifacts the loaders are tried on: every width and version, and each layout that they treat specially."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One artifact. source: a folder of `make_artifacts.SOURCES`. order: of GPTQ; None means round-to-nearest."""
+
+    source: str = "llama-bfloat16"
+    bits: int
+    sym: bool
+    group_size: int = 32
+    order: str | None = "desc_act_static"
+
+    @property
+    def name(self) -> str:
+        """Returns the artifact's folder name."""
+        version = "v1" if self.sym else "v2"
+        return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{self.order or 'rtn'}"
+
+
+WIDTHS = tuple(Case(bits=bits, sym=sym) for bits in (2, 3, 4, 8) for sym in (True, False))
+LAYOUTS = (
+    Case(bits=4, sym=True, order="desc_act"),
+    Case(bits=3, sym=False, order="desc_act"),
+    Case(bits=4, sym=True, group_size=-1),
+    Case(bits=8, sym=False, group_size=-1),
+    Case(bits=4, sym=True, group_size=128),
+    Case(bits=4, sym=True, group_size=64, order=None),
+    Case(bits=4, sym=True, source="llama-float16"),
+    Case(bits=8, sym=False, source="llama-float32"),
+    Case(bits=4, sym=True, source="gpt2-float32"),
+    Case(bits=3, sym=False, source="gpt2-float32"),
+    Case(bits=4, sym=False, source="qwen3-bfloat16"),
+)
+CASES = WIDTHS + LAYOUTS

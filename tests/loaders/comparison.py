@@ -1,0 +1,102 @@
+"""Logits of an artifact through each loader, and through plain transformers on weights that the reference unpacked.
+
+The reference shares no code with the engine and none with the loaders' dequantization.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import torch
+from gptqmodel import BACKEND, GPTQModel
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, GPTQConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tests.reference.unpacker import dequantized_weight
+
+TOKENS: Final = torch.arange(3, 51).reshape(2, 24)
+PACKED: Final = ("qweight", "qzeros", "scales", "g_idx")
+
+
+def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns |found - expected| / |expected|, Frobenius norms in float64."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    """Returns the logits [2, 24, vocabulary] on a fixed pair of token windows, as float32."""
+    with torch.no_grad():
+        output: torch.Tensor = model(TOKENS).logits
+    return output.float()
+
+
+@cache
+def reference_logits(
+    folder: Path, *, packed: torch.dtype = torch.float32, kept: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Returns the float32 logits of the unpacked artifact.
+
+    packed, kept: what unpacked weights, and all other tensors, are rounded to first, for loaders that do so. float32
+    holds scale * (code - zero) exactly.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    state = {
+        name: tensor.to(kept).float()
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        if name.rpartition(".")[2] not in PACKED
+    }
+    for prefix, weight_OI in unpacked(folder).items():
+        weight = weight_OI.to(packed).float()
+        state[f"{prefix}.weight"] = weight.T if isinstance(model.get_submodule(prefix), Conv1D) else weight
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    assert not unexpected
+    assert set(missing) <= set(model.all_tied_weights_keys or {})
+    return logits(model)
+
+
+@cache
+def unpacked(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns every quantized linear's exact weight [O, I], float64, by its name."""
+    tensors = load_file(folder / "model.safetensors")
+    settings = json.loads((folder / "quantize_config.json").read_text())
+    return {
+        prefix: dequantized_weight(prefix, tensors, settings["bits"], settings["checkpoint_format"])
+        for prefix in sorted(name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight"))
+    }
+
+
+def through_gptqmodel(folder: Path) -> PreTrainedModel:
+    """Loads through GPTQModel with its plain torch kernel, in float16: it refuses float32 at loading."""
+    loaded = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=torch.float16)
+    model: PreTrainedModel = loaded.model
+    return model.eval()
+
+
+def through_transformers(folder: Path) -> PreTrainedModel:
+    """Loads as a user does: dtype from the config, kernel of the loader's choice."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu")
+    return model.eval()
+
+
+def through_transformers_exactly(folder: Path) -> PreTrainedModel:
+    """Loads in float32 with the plain torch kernel; the one that transformers prefers computes in bfloat16 inside."""
+    bits = json.loads((folder / "quantize_config.json").read_text())["bits"]
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        device_map="cpu",
+        dtype=torch.float32,
+        quantization_config=GPTQConfig(bits=bits, backend="gptq_torch"),
+    )
+    return model.eval()
+
+
+def quantized_linears(model: torch.nn.Module) -> set[str]:
+    """Returns the names of the modules that hold packed weights."""
+    return {name for name, module in model.named_modules() if hasattr(module, "qweight")}

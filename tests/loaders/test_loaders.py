@@ -1,0 +1,129 @@
+"""Artifacts of the pipeline give the reference's logits in GPTQModel and in transformers, on the CPU.
+
+Tolerances are relative to the norm of the logits. Measured on these models: EXACT comparisons differ by 0 to 3e-7,
+float16 arithmetic by 8e-4, the kernels that compute in bfloat16 by 7e-3. A zero point that is off by one is told by the
+EXACT comparison in every width, as the last two tests show.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.loaders.cases import CASES, WIDTHS, Case
+from tests.loaders.comparison import (
+    logits,
+    quantized_linears,
+    reference_logits,
+    relative_difference,
+    through_gptqmodel,
+    through_transformers,
+    through_transformers_exactly,
+    unpacked,
+)
+
+pytestmark = pytest.mark.loaders
+
+EXACT: Final = 1e-5
+FLOAT16: Final = 2e-3
+BFLOAT16: Final = 1.5e-2
+WEIGHT_ROUNDING: Final = 5e-4
+"""What is left between the exact weights and the same rounded to float16."""
+GPTQMODEL_ROUNDS: Final = {"kept": torch.float16}
+"""It is loaded in float16 and only then cast to float32: biases, norms and embeddings carry that rounding."""
+TRANSFORMERS_ROUNDS: Final = {"packed": torch.float16}
+"""Its way into the torch kernel unpacks weights into float16 and multiplies in float32."""
+EXACT_LOADERS: Final = [(through_gptqmodel, GPTQMODEL_ROUNDS), (through_transformers_exactly, TRANSFORMERS_ROUNDS)]
+
+
+def case_id(case: Case) -> str:
+    """Returns the artifact's name."""
+    return case.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_gptqmodel_gives_the_reference_logits(case: Case, artifacts: Path):
+    """As loaded (float16) within float16's rounding; the same modules and kept tensors in float32, exactly."""
+    folder = artifacts / case.name
+    model = through_gptqmodel(folder)
+    assert quantized_linears(model) == set(unpacked(folder))
+    assert relative_difference(logits(model), reference_logits(folder)) < FLOAT16
+    assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_transformers_gives_the_reference_logits(case: Case, artifacts: Path):
+    """In float32 exactly, up to the kernel's own rounding of weights to float16, which the reference can imitate."""
+    folder = artifacts / case.name
+    model = through_transformers_exactly(folder)
+    assert quantized_linears(model) == set(unpacked(folder))
+    found = logits(model)
+    assert relative_difference(found, reference_logits(folder, **TRANSFORMERS_ROUNDS)) < EXACT
+    assert relative_difference(found, reference_logits(folder)) < WEIGHT_ROUNDING
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_transformers_loads_it_as_a_user_does(case: Case, artifacts: Path):
+    """`from_pretrained` with nothing set: the source's dtype and whichever kernel the loader picks."""
+    folder = artifacts / case.name
+    assert relative_difference(logits(through_transformers(folder)), reference_logits(folder)) < BFLOAT16
+
+
+def altered(folder: Path, out_dir: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """Copies an artifact with its tensors changed in place."""
+    shutil.copytree(folder, out_dir)
+    tensors = load_file(out_dir / "model.safetensors")
+    change(tensors)
+    save_file(tensors, out_dir / "model.safetensors", metadata={"format": "pt"})
+    return out_dir
+
+
+def spread_zeros_and_signs(tensors: dict[str, torch.Tensor]) -> None:
+    """Gives every zero point a random code, 0 and the largest included, and every scale a random sign."""
+    generator = torch.Generator().manual_seed(3)
+    for name, tensor in tensors.items():
+        if name.endswith(".qzeros"):
+            tensor.copy_(torch.randint(-(2**31), 2**31, tensor.shape, generator=generator))
+        if name.endswith(".scales"):
+            tensor.mul_(torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
+
+
+@pytest.mark.parametrize(("load", "rounds"), EXACT_LOADERS, ids=["gptqmodel", "transformers"])
+@pytest.mark.parametrize("case", [case for case in WIDTHS if not case.sym], ids=case_id)
+def test_any_zero_and_any_sign_are_read_right(
+    case: Case,
+    load: Callable[[Path], torch.nn.Module],
+    rounds: dict[str, torch.dtype],
+    artifacts: Path,
+    tmp_path: Path,
+):
+    """Zeros of 0 and of 2^bits-1 and negative scales, which version 2 can carry and version 1 cannot."""
+    folder = altered(artifacts / case.name, tmp_path / "spread", spread_zeros_and_signs)
+    assert relative_difference(logits(load(folder).float()), reference_logits(folder, **rounds)) < EXACT
+
+
+def shift_one_zero(tensors: dict[str, torch.Tensor]) -> None:
+    """Makes one zero point of one group of one output of one linear wrong by one."""
+    name = min(name for name in tensors if name.endswith(".qzeros"))
+    tensors[name][0, 0] ^= 1
+
+
+@pytest.mark.parametrize(("load", "rounds"), EXACT_LOADERS, ids=["gptqmodel", "transformers"])
+@pytest.mark.parametrize("case", WIDTHS, ids=case_id)
+def test_one_wrong_zero_fails_the_comparison(
+    case: Case,
+    load: Callable[[Path], torch.nn.Module],
+    rounds: dict[str, torch.dtype],
+    artifacts: Path,
+    tmp_path: Path,
+):
+    """The comparison above is sharp enough to tell a single zero point that is off by one."""
+    folder = artifacts / case.name
+    model = load(altered(folder, tmp_path / "corrupted", shift_one_zero)).float()
+    assert relative_difference(logits(model), reference_logits(folder, **rounds)) > EXACT
