@@ -58,7 +58,7 @@ def _configured(settings: StoreSettings, redis_options: dict[str, Any], *, disab
         app.conf.update(broker_url=settings.broker_url, broker_transport_options=redis_options)
     else:
         app.conf.update(
-            broker_url="filesystem://",
+            broker_url="filesystem://localhost",  # kombu warns about a URL without a host
             broker_transport=filesystem_broker.TRANSPORT,
             broker_transport_options=filesystem_broker.transport_options(settings.broker_dir),
         )

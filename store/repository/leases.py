@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, select
+from sqlalchemy import and_, case, func, insert, select
 
 from store.errors import LeaseLostError
 from store.jobs import (
@@ -33,26 +33,43 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Select
 
 LEASE_SECONDS = 60
+# More workers than this claiming at the same moment would leave some without a job until the next wake-up.
+CANDIDATES = 32
 _RESERVED_KINDS = frozenset(EventKind)
 
 
 def _best_candidate(queue_class: str) -> Select[str]:
-    """The eligible job of the highest priority; among equals the owner with fewest held jobs, then the oldest."""
+    """The eligible job of the highest priority; among equals the owner with fewest held jobs, then the oldest.
+
+    The order is made without locks over all jobs, and the lock taken on the first of the best few that is free:
+    a sort under FOR UPDATE would have to order the whole queue.
+    """
     busy = (
         select(jobs.c.owner_key_id, func.count().label("held"))
         .where(jobs.c.lease_expires_at.is_not(None))
         .group_by(jobs.c.owner_key_id)
         .subquery("busy")
     )
+    load = func.coalesce(busy.c.held, 0)
+    eligible = and_(
+        jobs.c.state == JobState.QUEUED,
+        jobs.c.queue_class == queue_class,
+        jobs.c.available_at <= database_time(),
+    )
+    best = (
+        select(jobs.c.id, load.label("load"))
+        .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
+        .where(eligible)
+        .order_by(jobs.c.priority.desc(), load, jobs.c.created_at, jobs.c.id)
+        .limit(CANDIDATES)
+        .subquery("best")
+    )
     return (
         select(jobs.c.id)
-        .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
-        .where(
-            jobs.c.state == JobState.QUEUED,
-            jobs.c.queue_class == queue_class,
-            jobs.c.available_at <= database_time(),
-        )
-        .order_by(jobs.c.priority.desc(), func.coalesce(busy.c.held, 0), jobs.c.created_at, jobs.c.id)
+        .join(best, best.c.id == jobs.c.id)
+        # Asked again, because another worker may have taken and returned the row since the order was made.
+        .where(eligible)
+        .order_by(jobs.c.priority.desc(), best.c.load, jobs.c.created_at, jobs.c.id)
         .limit(1)
         # Two workers never wait for one row; SQLite has one writer at a time and ignores this.
         .with_for_update(of=jobs, skip_locked=True)
