@@ -73,7 +73,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
 
 
 def _complete_openapi(app: FastAPI) -> None:
-    """Adds what the routes refer to by name: the problem schema. Drops FastAPI's own error form, never sent here."""
+    """Adds what the routes refer to by name: the problem schema."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -83,8 +83,17 @@ def _complete_openapi(app: FastAPI) -> None:
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs"))
             schemas["Problem"] = problem
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
+            _drop_stock_errors(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _drop_stock_errors(document: dict[str, Any]) -> None:
+    """Removes FastAPI's own form of a 422, which it writes for every route with a path parameter; it is never sent."""
+    for operation in (one for path in document["paths"].values() for one in path.values()):
+        answer = operation["responses"].get("422")
+        if answer and "application/json" in answer["content"]:
+            del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)

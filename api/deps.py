@@ -15,6 +15,7 @@ from store.errors import NotFoundError
 
 JOBS_READ = "jobs:read"
 JOBS_WRITE = "jobs:write"
+JOBS_CANCEL = "jobs:cancel"
 ARTIFACTS_READ = "artifacts:read"
 ADMIN = "admin"
 LOCAL_OWNER = "local"
@@ -41,8 +42,9 @@ class Principal:
         return None if ADMIN in self.scopes else self.owner_id
 
     def may(self, scope: str) -> bool:
-        """Whether it holds a scope; admin holds all."""
-        return scope in self.scopes or ADMIN in self.scopes
+        """Whether it holds a scope. Admin holds all; who may submit may cancel."""
+        implied_by = {scope, ADMIN, JOBS_WRITE} if scope == JOBS_CANCEL else {scope, ADMIN}
+        return not self.scopes.isdisjoint(implied_by)
 
 
 # Whoever can connect to loopback is on the machine, and could read the database file as well.
@@ -86,6 +88,7 @@ def _principal_of(services: Services, bearer: str) -> Principal:
 
 JobReader = Annotated[Principal, Security(authenticate, scopes=[JOBS_READ])]
 JobWriter = Annotated[Principal, Security(authenticate, scopes=[JOBS_WRITE])]
+JobCanceller = Annotated[Principal, Security(authenticate, scopes=[JOBS_CANCEL])]
 ArtifactReader = Annotated[Principal, Security(authenticate, scopes=[ARTIFACTS_READ])]
 
 

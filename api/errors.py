@@ -5,8 +5,10 @@ The worker has its own table of the same errors for a job's outcome.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -195,7 +197,8 @@ def _store_refusal(error: StoreError) -> Refusal:
     if isinstance(error, StorageUnavailableError):
         detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
         return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=DATABASE_BUSY)
-    return Refusal(status=500, code=error.code, detail="Stored data cannot be used.", hint="Report the request id.")
+    code = "blob_missing" if isinstance(error, NotFoundError) else error.code
+    return Refusal(status=500, code=code, detail="Stored data cannot be used.", hint="Report the request id.")
 
 
 def _validation_refusal(error: RequestValidationError) -> Refusal:
@@ -240,7 +243,12 @@ def install(app: FastAPI) -> None:
     """Registers one handler per family of errors; what none of them takes is the last handler's (api.context)."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(refusal_of(error), request.scope)
+        refusal = refusal_of(error)
+        if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # The answer keeps the reason to itself; the log must not.
+            log = structlog.get_logger("bitmill.api").bind(request_id=request.scope["state"]["request_id"])
+            log.error("request_failed", code=refusal.code, reason=str(error))
+        return problem_response(refusal, request.scope)
 
     async def answer_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only

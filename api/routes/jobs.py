@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from api.answers import NOT_MODIFIED, versioned
 from api.conditional import weak_etag
-from api.deps import JobId, JobReader, JobWriter, ServicesDep
+from api.deps import JobCanceller, JobId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
 from api.schemas.jobs import AttemptList, EstimateView, JobList, JobProgressView, JobView, PreflightView
 from api.schemas.requests import JobRequest, Text
@@ -212,7 +212,7 @@ def list_attempts(job_id: JobId, services: ServicesDep, principal: JobReader) ->
     summary="Cancel a job",
     responses=responses(401, 403, 404, 409, 503),
 )
-def cancel_job(job_id: JobId, services: ServicesDep, principal: JobWriter) -> JobView:
+def cancel_job(job_id: JobId, services: ServicesDep, principal: JobCanceller) -> JobView:
     """Cancels a queued job at once; a running one is `cancelling` until its process has ended. It may be repeated."""
     with services.database.transaction() as repository:
         job = repository.request_cancel(job_id, principal.sees)

@@ -32,8 +32,8 @@ function showProblem(error) {
   if (error) banner.textContent = error.problem ? `${error.message} ${error.problem.hint || ""}`.trim() : "The service does not answer. Trying again.";
 }
 
-function announce(job, before) {
-  if (before && before.state !== job.state) find("#announcer").textContent = `${modelName(job.spec.model)} is ${job.state}.`;
+function announce(job) {
+  find("#announcer").textContent = `${modelName(job.spec.model)} is ${job.state}.`;
 }
 
 function draw() {
@@ -42,10 +42,9 @@ function draw() {
   jobs.forEach((job, index) => {
     let card = cards.get(job.id);
     if (!card) {
-      card = new JobCard(find("#job-template"), { onChange: refresh, onProblem: showProblem });
+      card = new JobCard(find("#job-template"), { onState: announce, onAction: refresh, onProblem: showProblem });
       cards.set(job.id, card);
     }
-    announce(job, card.job);
     card.update(job);
     if (list.children[index] !== card.element) list.insertBefore(card.element, list.children[index] || null);
   });

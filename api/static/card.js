@@ -17,10 +17,11 @@ function setText(element, text) {
 }
 
 export class JobCard {
-  /** onChange: called after an action, with nothing; onProblem: with the error. */
-  constructor(template, { onChange, onProblem }) {
+  /** onState: called with the job when its state has changed; onAction: after a button; onProblem: with the error. */
+  constructor(template, { onState, onAction, onProblem }) {
     this.element = template.content.firstElementChild.cloneNode(true);
-    this.onChange = onChange;
+    this.onState = onState;
+    this.onAction = onAction;
     this.onProblem = onProblem;
     this.detailsVersion = null;
     this.detailsAt = 0;
@@ -55,6 +56,7 @@ export class JobCard {
     archive.href = job.links.archive;
     archive.download = `${job.id}.zip`;
     this.tick();
+    if (before && before.state !== job.state) this.onState(job);
   }
 
   toggleDetails() {
@@ -109,7 +111,7 @@ export class JobCard {
     const { error } = this.job;
     this.find(".error").hidden = !error;
     if (!error) return;
-    const place = [error.stage, error.linear].filter(Boolean).join(", ");
+    const place = [error.stage, error.linear].filter((part) => part && !error.message.includes(part)).join(", ");
     setText(this.find(".message"), place ? `${error.message} (${place})` : error.message);
     setText(this.find(".error .hint"), error.hint);
   }
@@ -119,7 +121,7 @@ export class JobCard {
     button.disabled = true;
     try {
       this.update(await postJson(`${this.job.links.self}:${verb}`));
-      this.onChange();
+      this.onAction();
     } catch (error) {
       this.onProblem(error);
     } finally {

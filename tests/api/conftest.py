@@ -1,0 +1,69 @@
+"""Fixtures of the API's tests: a real service on SQLite or on both databases, with one tiny model to quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.settings import ApiSettings
+from store.session import Database
+from store.settings import ModelRoot
+from tests.api.service import Service, serve
+from tests.core.preflight.folders import make_llama
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A model root with the folder `tiny` in it."""
+    root = tmp_path / "models"
+    root.mkdir()
+    make_llama(root / "tiny", max_position_embeddings=2048)
+    return root
+
+
+@pytest.fixture
+def settings(tmp_path: Path, models: Path, sqlite_url: str) -> ApiSettings:
+    """Loopback, SQLite, small caps."""
+    return make_settings(tmp_path, models, sqlite_url)
+
+
+def make_settings(tmp_path: Path, models: Path, database_url: str) -> ApiSettings:
+    """Returns the settings of a service whose files lie under `tmp_path`."""
+    return ApiSettings(
+        data_dir=tmp_path / "data",
+        cache_dir=tmp_path / "cache",
+        database_url=database_url,
+        model_roots=(ModelRoot("models", models),),
+        max_body_bytes=16_384,
+        max_calibration_bytes=200_000,
+    )
+
+
+@pytest.fixture
+def service(settings: ApiSettings) -> Iterator[Service]:
+    """A service on SQLite."""
+    with serve(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def service_on_each(tmp_path: Path, models: Path, database_url: str) -> Iterator[Service]:
+    """A service: the test runs once on SQLite and once on PostgreSQL."""
+    with serve(make_settings(tmp_path, models, database_url)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def module_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for those tests of a module that do not mind each other's rows."""
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "models").mkdir()
+    make_llama(folder / "models" / "tiny", max_position_embeddings=2048)
+    settings = make_settings(folder, folder / "models", f"sqlite:///{folder}/bitmill.db")
+    database = Database(settings.database_url)
+    database.upgrade()
+    database.dispose()
+    with serve(settings) as running:
+        yield running
