@@ -76,9 +76,13 @@ export async function followLink(event) {
   const response = await checked(await fetch(link.href, { headers: headers() }));
   const saved = document.createElement("a");
   saved.href = URL.createObjectURL(await response.blob());
-  saved.download = link.download;
+  saved.download = fileName(response) || link.download;
   saved.click();
   setTimeout(() => URL.revokeObjectURL(saved.href), 60_000);
+}
+
+function fileName(response) {
+  return /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") || "")?.[1];
 }
 
 function randomId() {
