@@ -1,0 +1,102 @@
+"""A solved block as the work folder records it, tensors under the checkpoint's names and lines of the report, and back.
+
+It knows which stored tensor belongs to which linear; it neither solves nor writes files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core.configs import QuantizationConfig
+from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
+from core.model.skeleton import COMPUTE_DTYPE, Skeleton
+from core.model.structure import find_linears, linear_weight, set_linear_weight
+from core.quantizers.block import SolvedBlock
+from core.report import LinearReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRecords:
+    """One model's blocks under one config."""
+
+    skeleton: Skeleton
+    config: QuantizationConfig
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Returns (out_features, in_features) of every linear by its stored name; refuses what cannot be packed."""
+        found = {}
+        for index, block in enumerate(self.skeleton.blocks.modules):
+            for name, module in find_linears(block).items():
+                out_features, in_features = linear_weight(module).shape
+                check_packable(out_features, in_features, self.config.bits)
+                found[self._stored_name(index, name)] = (out_features, in_features)
+        return found
+
+    def tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
+        """Returns a solved block's packed tensors."""
+        packed: dict[str, torch.Tensor] = {}
+        linears = find_linears(self.skeleton.blocks.modules[index])
+        for name, linear in solved.linears.items():
+            bias = getattr(linears[name], "bias", None)
+            packed |= to_gptq_tensors(self._stored_name(index, name), linear.weight, bias)
+        return packed
+
+    def rows(self, index: int, solved: SolvedBlock) -> list[dict[str, Any]]:
+        """Returns a solved block's lines of the report."""
+        return [
+            LinearReport(
+                block=index,
+                name=self._stored_name(index, name),
+                bits=linear.weight.bits,
+                group_size=linear.weight.group_size,
+                loss=linear.loss,
+                relative_loss=linear.relative_loss,
+                tokens=linear.tokens,
+                damp_percent=linear.damp_percent,
+                order=linear.order,
+                seconds=solved.seconds[name],
+                warnings=linear.warnings,
+            ).to_dict()
+            for name, linear in solved.linears.items()
+        ]
+
+    def restore(self, index: int, packed: Mapping[str, torch.Tensor]) -> None:
+        """Puts a recorded block's quantized weights into the loaded block."""
+        for name, module in find_linears(self.skeleton.blocks.modules[index]).items():
+            weight = from_gptq_tensors(
+                self._stored_name(index, name),
+                packed,
+                bits=self.config.bits,
+                group_size=self.config.group_size,
+                sym=self.config.sym,
+                version=checkpoint_format(sym=self.config.sym),
+            )
+            set_linear_weight(module, weight.dequantize(COMPUTE_DTYPE))
+
+    def consumed(self) -> Iterator[str]:
+        """Yields the source tensors that solved linears replace: weights, and biases where there are any."""
+        for index, block in enumerate(self.skeleton.blocks.modules):
+            for name in find_linears(block):
+                for parameter in ("weight", "bias"):
+                    target = f"{self.skeleton.blocks.path(index)}.{name}.{parameter}"
+                    if target in self.skeleton.names.source_of:
+                        yield self.skeleton.names.source_of[target]
+
+    def stored_ties(self) -> dict[str, str]:
+        """Returns stored tensors that the model ties to another stored one, by that one's name."""
+        source_of = self.skeleton.names.source_of
+        declared: Mapping[str, str] = self.skeleton.model.all_tied_weights_keys or {}
+        return {
+            source_of[target]: source_of[original]
+            for target, original in declared.items()
+            if target in source_of and original in source_of
+        }
+
+    def _stored_name(self, index: int, name: str) -> str:
+        """Returns a linear's name in the checkpoint, without `.weight`."""
+        target = f"{self.skeleton.blocks.path(index)}.{name}.weight"
+        return self.skeleton.names.source_of[target].removesuffix(".weight")
