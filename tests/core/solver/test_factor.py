@@ -31,7 +31,7 @@ def test_a_failed_factorization_raises_the_damping_and_says_so() -> None:
 
 def test_a_hopeless_hessian_is_a_numerical_error() -> None:
     """When no damping below 1 helps, the error says what was tried and what to do."""
-    with pytest.raises(NumericalError, match="could not be factorized.*damp_percent"):
+    with pytest.raises(NumericalError, match=r"could not be factorized.*damp_percent"):
         factorize(torch.diag(torch.tensor([1.0, 1.0, 1.0, -5.0])), 0.05)
     with pytest.raises(NumericalError, match="not finite"):
         factorize(torch.diag(torch.tensor([1.0, float("nan")])), 0.05)

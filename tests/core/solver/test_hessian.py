@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from core.solver.hessian import HessianAccumulator
+from core.solver.hessian import HessianAccumulator, InputStatistics
 from tests.core.solver.problems import correlated_inputs
 
 
-def _accumulate(*batches: torch.Tensor, mask: torch.Tensor | None = None):
+def _accumulate(*batches: torch.Tensor, mask: torch.Tensor | None = None) -> InputStatistics:
     accumulator = HessianAccumulator(batches[0].shape[-1], torch.device("cpu"))
     for batch in batches:
         accumulator.add(batch, mask)
