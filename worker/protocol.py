@@ -65,7 +65,7 @@ class DownloadSpec(Line):
     repo: str
     revision: str | None
     endpoint: str
-    token: str | None
+    token: str | None = Field(repr=False)
     cache_dir: Path
     silence_seconds: float
 

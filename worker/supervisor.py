@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
+from core.errors import CoreError
 from core.events import WarningRaised
-from store.errors import LeaseLostError, WrongStateError
+from store.errors import LeaseLostError, StoreError, WrongStateError
 from store.jobs import Attempt, Job, JobError, NewArtifact, Stage
 from store.repository import Repository
 from worker.errors import (
@@ -151,7 +152,9 @@ class Supervisor:
 
     def _fail(self, error: Exception) -> Transition:
         failure = failure_from(error)
-        self._log.warning("attempt_failed", code=failure.code, exc_info=failure.code == "internal_error")
+        # What a child reported has its traceback in the child's own log lines.
+        foreseen = isinstance(error, AttemptFailedError | CoreError | StoreError)
+        self._log.warning("attempt_failed", code=failure.code, reason=failure.message, exc_info=not foreseen)
         verdict = judge(
             self._job_error(failure),
             self._history,

@@ -1,0 +1,118 @@
+"""A small hub on this machine: serves one folder as one model at one commit, the way the hub's client asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BRANCH = "main"
+REPO = "acme/tiny"
+GATED_REPO = "acme/gated"
+BROKEN_REPO = "acme/broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the hub sends back."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class FakeHub(ThreadingHTTPServer):
+    """Serves `folder` as REPO; knows a gated and a broken model beside it, and remembers what it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self._folder = folder
+        self.requests: list[str] = []
+        self.tokens: set[str | None] = set()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def downloaded(self) -> set[str]:
+        """Returns the names of the files whose bytes were asked for."""
+        return {request.rsplit("/", 1)[1] for request in self.requests if request.startswith("GET /acme/")}
+
+    def answer(self, path: str) -> Answer:
+        match unquote(path).strip("/").split("/"):
+            case ["api", "models", owner, name, *rest]:
+                return self._refusal(f"{owner}/{name}", rest[1] if len(rest) > 1 else BRANCH) or self._facts(rest)
+            case [owner, name, "resolve", _, file] if f"{owner}/{name}" == REPO:
+                data = (self._folder / file).read_bytes()
+                return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
+            case _:
+                return Answer(404, headers={"X-Error-Code": "EntryNotFound"})
+
+    def _refusal(self, repo: str, revision: str) -> Answer | None:
+        if repo == BROKEN_REPO:
+            return Answer(503)
+        if repo == GATED_REPO:
+            return Answer(403, headers={"X-Error-Code": "GatedRepo"})
+        if repo != REPO:
+            return Answer(401, headers={"X-Error-Code": "RepoNotFound"})
+        if revision not in {BRANCH, COMMIT}:
+            return Answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+        return None
+
+    def _facts(self, rest: list[str]) -> Answer:
+        paths = sorted(self._folder.iterdir())
+        if rest[:1] == ["tree"]:
+            tree = [
+                {"type": "file", "oid": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+                | {"path": path.name}
+                for path in paths
+            ]
+            return Answer(200, json.dumps(tree).encode())
+        siblings = [{"rfilename": path.name} for path in paths]
+        return Answer(200, json.dumps({"id": REPO, "sha": COMMIT, "siblings": siblings}).encode())
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: FakeHub
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+    def _serve(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.requests.append(f"{self.command} {path}")
+        self.server.tokens.add(self.headers.get("Authorization"))
+        answer = self.server.answer(path)
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+
+@contextmanager
+def fake_hub(folder: Path) -> Iterator[FakeHub]:
+    """Runs a hub."""
+    with FakeHub(folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

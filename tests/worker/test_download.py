@@ -1,0 +1,97 @@
+"""Models of the hub, fetched from a hub on this machine by the real client in the real downloader process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from store.jobs import JobEvent, JobState
+from tests.worker.bench import Bench
+from tests.worker.fake_hub import BRANCH, BROKEN_REPO, COMMIT, GATED_REPO, REPO, FakeHub, fake_hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_model: Path) -> Iterator[FakeHub]:
+    """A hub with the tiny model, which also carries what must not be fetched."""
+    folder = shutil.copytree(tiny_model, tmp_path / "hub")
+    for name in ("modeling_evil.py", "pytorch_model.bin", "README.md", "flax_model.msgpack"):
+        (folder / name).write_text("not wanted")
+    with fake_hub(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def online(bench: Bench, hub: FakeHub) -> Bench:
+    """A bench whose worker uses that hub."""
+    update = {"hub_endpoint": hub.endpoint, "hub_token": SecretStr("hf_hidden")}
+    return Bench(replace(bench.services, settings=bench.services.settings.model_copy(update=update)), bench.tiny_model)
+
+
+def test_a_hub_model_is_fetched_and_quantized(online: Bench, hub: FakeHub):
+    """Only wanted files come over; the commit is on the job and in the artifact's provenance."""
+    job_id = online.add({"source": "hub", "repo": REPO, "revision": BRANCH}).id
+    online.work()
+    job = online.job(job_id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert job.resolved["model_commit"] == COMMIT
+    assert hub.downloaded == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert hub.tokens == {"Bearer hf_hidden"}
+    with online.services.database.reading() as repository:
+        [config] = [file for file in repository.list_artifacts(job_id) if file.name == "config.json"]
+    assert COMMIT in b"".join(online.services.artifacts.open(config.sha256)).decode()
+    assert "downloading" in [
+        event.payload.get("stage") for event in _events(online, job_id) if event.kind == "stage_started"
+    ]
+
+
+def test_a_second_job_uses_the_cache(online: Bench, hub: FakeHub):
+    """What was fetched once is not fetched again."""
+    for _ in range(2):
+        online.add({"source": "hub", "repo": REPO, "revision": None})
+    online.work()
+    before = set(hub.downloaded)
+    hub.requests.clear()
+    online.work()
+    assert before
+    assert hub.downloaded == set()
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "code"),
+    [
+        ("acme/absent", None, "model_not_found"),
+        ("not a name/at all", None, "model_not_found"),
+        (REPO, "v9", "model_revision_not_found"),
+        (GATED_REPO, None, "model_forbidden"),
+    ],
+)
+def test_what_the_hub_refuses_fails_the_job_with_a_remedy(online: Bench, repo: str, revision: str | None, code: str):
+    """A wrong name, a wrong revision and a gated model end the job at the first attempt."""
+    job_id = online.add({"source": "hub", "repo": repo, "revision": revision}).id
+    online.work()
+    job = online.job(job_id)
+    assert job.error is not None
+    assert (job.state, job.error.code) == (JobState.FAILED, code)
+    assert job.error.hint
+
+
+def test_a_hub_that_does_not_answer_is_asked_again_later(online: Bench):
+    """A failing server is infrastructure: the job goes back to the queue."""
+    job_id = online.add({"source": "hub", "repo": BROKEN_REPO, "revision": None}).id
+    online.work()
+    job = online.job(job_id)
+    assert job.state is JobState.QUEUED
+    with online.services.database.reading() as repository:
+        error = repository.list_attempts(job_id)[0].error
+    assert error is not None
+    assert (error.code, error.stage) == ("hub_unavailable", "downloading")
+
+
+def _events(bench: Bench, job_id: str) -> tuple[JobEvent, ...]:
+    with bench.services.database.reading() as repository:
+        return repository.list_events(job_id)
