@@ -22,7 +22,7 @@ FILE_HEADERS = {
     "Repr-Digest": {"schema": {"type": "string"}, "description": "The whole file's sha256 (RFC 9530)"},
     "Accept-Ranges": {"schema": {"type": "string"}, "description": "bytes"},
 }
-FILE: dict[str, Any] = {"content": {"application/octet-stream": BINARY}, "headers": FILE_HEADERS}
+FILE: dict[str, Any] = {"content": {"*/*": BINARY}, "headers": FILE_HEADERS}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file", **FILE},
     206: {"description": "The one range that was asked for", **FILE},

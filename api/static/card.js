@@ -111,7 +111,8 @@ export class JobCard {
     const { error } = this.job;
     this.find(".error").hidden = !error;
     if (!error) return;
-    const place = [error.stage, error.linear].filter((part) => part && !error.message.includes(part)).join(", ");
+    const block = error.block === null ? null : `block ${error.block}`;
+    const place = [error.stage, block, error.linear].filter((part) => part && !error.message.includes(part)).join(", ");
     setText(this.find(".message"), place ? `${error.message} (${place})` : error.message);
     setText(this.find(".error .hint"), error.hint);
   }

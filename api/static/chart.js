@@ -55,7 +55,7 @@ function mark(row, x, y, outlier) {
   const shape = outlier
     ? node("path", { class: "mark outlier", d: `M${x} ${y - 5}l5 9h-10z`, fill: "currentColor" })
     : node("circle", { class: "mark", cx: x, cy: y, r: 2.6, fill: "currentColor" });
-  shape.append(node("title", {}, `${row.linear}: ${significant(row.relative_loss)}`));
+  shape.append(node("title", {}, `block ${row.block}, ${row.linear}: ${significant(row.relative_loss)}`));
   return shape;
 }
 
@@ -63,7 +63,7 @@ function mark(row, x, y, outlier) {
 export function drawTable(holder, rows) {
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
-  for (const name of ["linear", "relative loss", "loss", "bits", "seconds"]) {
+  for (const name of ["linear", "block", "relative loss", "loss", "bits", "seconds"]) {
     const cell = document.createElement("th");
     cell.scope = "col";
     cell.textContent = name;
@@ -72,7 +72,7 @@ export function drawTable(holder, rows) {
   const body = table.createTBody();
   for (const row of rows) {
     const line = body.insertRow();
-    for (const value of [row.linear, significant(row.relative_loss), significant(row.loss), row.bits, significant(row.seconds)]) {
+    for (const value of [row.linear, row.block, significant(row.relative_loss), significant(row.loss), row.bits, significant(row.seconds)]) {
       line.insertCell().textContent = value;
     }
   }
