@@ -79,6 +79,11 @@ def through_gptqmodel(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
+def through_gptqmodel_exactly(folder: Path) -> torch.nn.Module:
+    """Loads through GPTQModel, then computes in float32."""
+    return through_gptqmodel(folder).float()
+
+
 def through_transformers(folder: Path) -> PreTrainedModel:
     """Loads as a user does: dtype from the config, kernel of the loader's choice."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu")
