@@ -11,6 +11,8 @@ const TOP = 10;
 const BOTTOM = 24;
 // A dot is an outlier where its logarithm lies this many quartile distances above the upper quartile.
 const OUTLIER_DISTANCES = 1.5;
+// Below this spread (in decades) linears differ too little for any to stand out.
+const SPREAD_MIN = 0.25;
 
 function node(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
@@ -22,7 +24,7 @@ function node(name, attributes, text) {
 function outlierLimit(logs) {
   const sorted = [...logs].sort((a, b) => a - b);
   const at = (share) => sorted[Math.floor(share * (sorted.length - 1))];
-  return at(0.75) + OUTLIER_DISTANCES * Math.max(at(0.75) - at(0.25), 0.1);
+  return at(0.75) + OUTLIER_DISTANCES * Math.max(at(0.75) - at(0.25), SPREAD_MIN);
 }
 
 /** Fills `holder`; rows: linears as the API lists them. Returns how many could be drawn. */
