@@ -42,7 +42,7 @@ $(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
 	@touch $@
 
 test-loaders: install $(LOADERS_VENV)/.installed
-	@$(LOADERS_BIN)/python -m pytest tests/loaders -m loaders
+	@$(LOADERS_BIN)/python -m pytest -c tests/loaders/pytest.ini tests/loaders
 
 check: install
 	@$(BIN)/ruff check
