@@ -92,12 +92,16 @@ def run_demo(*, dst: Path, port: int | None, keep: bool, as_json: bool) -> None:
 
 
 def _prepare_model(steps: Steps) -> Path:
-    from cli.demo_model import prepare_smollm2
+    from cli.demo_model import DemoModelError, prepare_smollm2
     from core.preflight.source import inspect_source
 
     settings = store_settings(None)
-    with steps.working("fetching SmolLM2-135M-Instruct (once)"):
-        model = prepare_smollm2(settings.cache_dir)
+    try:
+        with steps.working("fetching SmolLM2-135M-Instruct (once)"):
+            model = prepare_smollm2(settings.cache_dir)
+    except DemoModelError as error:
+        message = str(error).removesuffix(error.hint).strip()
+        raise CliError(ExitCode.UNAVAILABLE, message, hint=error.hint, code="demo_model") from error
     facts = inspect_source(model)
     size = f"{facts.parameters / 1e6:.0f} M parameters in {facts.blocks} blocks, {bytes_text(facts.total_bytes)}"
     steps.done("Model", f"{model.name}: {size}", name=model.name, parameters=facts.parameters, blocks=facts.blocks)

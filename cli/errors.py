@@ -78,6 +78,7 @@ STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {
     store_errors.NotFoundError: ExitCode.REFUSED,
     store_errors.WrongStateError: ExitCode.REFUSED,
     store_errors.StorageUnavailableError: ExitCode.UNAVAILABLE,
+    store_errors.BlobCorruptError: ExitCode.FAILED,
 }
 
 STORE_HINTS: dict[type[store_errors.StoreError], str] = {
