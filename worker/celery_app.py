@@ -31,9 +31,12 @@ def create_app(services: Services) -> Celery:
         # Started after the pool and stopped before it, so that no wake-up is sent for a worker that is ending.
         requires = ("celery.worker.components:Pool",)
 
-        def __init__(self, parent: WorkController, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
+        # Any: the type stubs of WorkController know no concurrency.
+        def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
             super().__init__(parent, **options)
-            self._dispatcher = Dispatcher(services, app)
+            services.slots.provide(parent.concurrency)
+            # What -Q named; without it, every queue class of the settings.
+            self._dispatcher = Dispatcher(services, app, tuple(app.amqp.queues.consume_from))
 
         def start(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
             """Starts the dispatcher."""

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -39,9 +40,11 @@ def waiting_messages(connection: Connection, queue: str) -> int:
 class Dispatcher:
     """A thread of the worker process, from `start` to `stop`."""
 
-    def __init__(self, services: Services, app: Celery) -> None:
+    def __init__(self, services: Services, app: Celery, queue_classes: Sequence[str]) -> None:
+        """queue_classes: those that this worker serves."""
         self._services = services
         self._app = app
+        self._queue_classes = queue_classes
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stuck_since: float | None = None
@@ -67,8 +70,8 @@ class Dispatcher:
             self._log.warning("leases_expired", job_ids=rescued)
         with self._services.database.reading() as repository:
             counts = repository.queued_counts()
-        for queue_class in self._services.settings.queue_classes:
-            self._wake(queue_class, counts.get(queue_class, 0))
+        woken = [self._wake(queue_class, counts.get(queue_class, 0)) for queue_class in self._queue_classes]
+        self._end_if_stuck(work_waits=any(woken))
 
     def tidy(self) -> None:
         """Removes the work folders of jobs that are over, and old files of the filesystem broker."""
@@ -81,6 +84,15 @@ class Dispatcher:
             filesystem_broker.sweep(self._services.settings.broker_dir)
 
     def _run(self) -> None:
+        try:
+            self._keep_sweeping()
+        finally:
+            if not self._stopped.is_set():
+                # A worker that no longer sweeps would look alive; its process manager starts a whole one.
+                self._log.error("dispatcher_died")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _keep_sweeping(self) -> None:
         sweeps = 0
         while not self._stopped.is_set():
             try:
@@ -93,19 +105,19 @@ class Dispatcher:
             self._services.work_done.wait(self._services.settings.sweep_seconds)
             self._services.work_done.clear()
 
-    def _wake(self, queue_class: str, eligible: int) -> None:
-        """Keeps as many wake-ups outstanding as this worker could use; other workers look after themselves."""
+    def _wake(self, queue_class: str, eligible: int) -> bool:
+        """Keeps as many wake-ups outstanding as this worker could use; other workers look after themselves.
+
+        Returns whether this worker should hear of work by now.
+        """
         free = self._services.slots.free
         if eligible == 0 or free == 0 or self._services.drain.requested:
-            self._stuck_since = None
-            return
+            return False
         outstanding = self._outstanding(queue_class)
         if outstanding is None:
-            return
-        for _ in range(min(eligible, free + 1) - outstanding):
-            if not self._services.waker.wake(queue_class):
-                return
-        self._end_if_stuck()
+            return False
+        missing = min(eligible, free + 1) - outstanding
+        return all(self._services.waker.wake(queue_class) for _ in range(missing))
 
     def _outstanding(self, queue_class: str) -> int | None:
         """Returns how many wake-ups lie in the broker unread; None where it does not answer."""
@@ -116,11 +128,13 @@ class Dispatcher:
             self._log.warning("broker_unavailable", reason=str(error))
             return None
 
-    def _end_if_stuck(self) -> None:
+    def _end_if_stuck(self, *, work_waits: bool) -> None:
         """Ends a process that receives nothing while the broker takes wake-ups: its consumer is dead (celery#10302)."""
         received = self._services.slots.received
         now = time.monotonic()
-        if self._stuck_since is None or received != self._received:
+        if not work_waits:
+            self._stuck_since = None
+        elif self._stuck_since is None or received != self._received:
             self._stuck_since, self._received = now, received
         elif now - self._stuck_since > self._services.settings.idle_exit_seconds:
             self._log.error("consumer_dead", idle_seconds=round(now - self._stuck_since))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-import structlog
 from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
 
 from worker.protocol import MAX_LINE_BYTES, FromChild, Line, parse_from_child
 from worker.settings import python_command
@@ -26,7 +26,6 @@ from worker.settings import python_command
 LINES_WAITING = 1_000
 STDERR_LINES_KEPT = 40
 REAP_SECONDS = 10.0
-_LOG = "child_output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,14 @@ class ChildExit:
 class ChildProcess:
     """One running child. Use as a context manager: on the way out it is dead and reaped, whatever happened."""
 
-    def __init__(self, module: str, spec: Line, *, environment: Mapping[str, str], folder: Path) -> None:
-        """Starts `python -m module` in `folder` with nothing but `environment`, and sends the spec."""
+    def __init__(
+        self, module: str, spec: Line, *, environment: Mapping[str, str], folder: Path, log: FilteringBoundLogger
+    ) -> None:
+        """Starts `python -m module` in `folder` with nothing but `environment`, and sends the spec.
+
+        log: gets what the child writes on standard error, line by line.
+        """
+        self._log = log
         self._oom_kills_before = kernel_oom_kills()
         self._received: queue.Queue[Received] = queue.Queue(LINES_WAITING)
         self._stderr_tail: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
@@ -144,14 +149,13 @@ class ChildProcess:
         self._received.put(EndOfOutput())
 
     def _read_log(self, pipe: IO[bytes]) -> None:
-        log = structlog.get_logger()
         buffer = b""
         while data := os.read(pipe.fileno(), MAX_LINE_BYTES):
             *lines, buffer = (buffer + data).split(b"\n")
             for line in [*lines, buffer] if len(buffer) > MAX_LINE_BYTES else lines:
                 text = line.decode(errors="replace")
                 self._stderr_tail.append(text)
-                log.info(_LOG, child_pid=self._popen.pid, text=text)
+                self._log.info("child_output", child_pid=self._popen.pid, text=text)
             if len(buffer) > MAX_LINE_BYTES:
                 buffer = b""
 

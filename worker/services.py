@@ -16,13 +16,18 @@ from worker.settings import WorkerSettings
 
 
 class Slots:
-    """Counts the jobs that run in this process, and when the last one started."""
+    """Counts the wake-ups that this process works on and has worked on."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def __init__(self) -> None:
+        """One slot, until the worker tells how many threads it has."""
+        self._total = 1
         self._busy = 0
         self._received = 0
         self._lock = threading.Lock()
+
+    def provide(self, total: int) -> None:
+        """Sets how many jobs can run at a time."""
+        self._total = total
 
     @property
     def free(self) -> int:
@@ -68,5 +73,5 @@ def open_services(settings: WorkerSettings) -> Services:
         artifacts=ArtifactStore.from_settings(settings),
         waker=Waker(settings),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
-        slots=Slots(settings.slots),
+        slots=Slots(),
     )

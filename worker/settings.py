@@ -52,7 +52,7 @@ class WorkerSettings(StoreSettings):
     a block. silence_limit_seconds: a child that sends not even a tick is frozen. stall_limit_seconds: a child that
     ticks but reports no work is stuck. retry_base_seconds, retry_cap_seconds: backoff between attempts.
     idle_exit_seconds: a worker that starts nothing while work waits ends, so that its process manager restarts it.
-    upload_tries: how often one file is put before the attempt fails. slots: jobs at a time, Celery's --concurrency.
+    upload_tries: how often one file is put before the attempt fails.
     hub_endpoint, hub_token: where models come from. test_engine, allow_test_engine: a Python file whose
     `quantize_checkpoint` stands in for the engine in tests; refused unless both are set.
     """
@@ -71,7 +71,6 @@ class WorkerSettings(StoreSettings):
     retry_cap_seconds: float = Field(default=300.0, ge=0)
     idle_exit_seconds: float = Field(default=120.0, gt=0)
     upload_tries: int = Field(default=4, ge=1)
-    slots: int = Field(default=1, ge=1)
     hub_endpoint: str = "https://huggingface.co"
     hub_token: SecretStr | None = None
     test_engine: Path | None = None

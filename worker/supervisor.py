@@ -98,7 +98,7 @@ class Supervisor:
     def _run_child(self, module: str, spec: QuantizeSpec | DownloadSpec) -> Result:
         network = isinstance(spec, DownloadSpec)
         environment = self._settings.child_environment(network=network)
-        with ChildProcess(module, spec, environment=environment, folder=self._folder.path) as child:
+        with ChildProcess(module, spec, environment=environment, folder=self._folder.path, log=self._log) as child:
             self._log.info("child_started", module=module, child_pid=child.pid)
             # A download reports no work, and the hub's library has time limits of its own.
             stall_limit = None if network else self._settings.stall_limit_seconds

@@ -17,7 +17,7 @@ from worker.settings import WorkerSettings
 
 def dispatcher(bench: Bench, **changes: object) -> Dispatcher:
     settings: WorkerSettings = bench.services.settings.model_copy(update=changes)
-    return Dispatcher(replace(bench.services, settings=settings), make_celery(settings))
+    return Dispatcher(replace(bench.services, settings=settings), make_celery(settings), settings.queue_classes)
 
 
 def messages(bench: Bench) -> list[Path]:
