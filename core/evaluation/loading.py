@@ -114,7 +114,9 @@ class DequantizedSource:
         prefix = name.removesuffix(".weight")
         if f"{prefix}.{PACKED}" not in self.reader:
             return self.reader.tensor(name)
-        tensors = self.reader.tensors(f"{prefix}.{suffix}" for suffix in SUFFIXES)
+        names = (f"{prefix}.{suffix}" for suffix in SUFFIXES)
+        # An absent one is left out here and named by the format, which knows what it needs.
+        tensors = self.reader.tensors(name for name in names if name in self.reader)
         weight = from_gptq_tensors(
             prefix, tensors, bits=self.bits, group_size=self.group_size, sym=self.sym, version=self.version
         )
