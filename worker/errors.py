@@ -64,6 +64,9 @@ class AttemptStoppedError(Exception):
         super().__init__(f"The attempt stopped: {reason}.")
 
 
+# Written by the sweeper for a worker that fell silent; for the job it is a loss at its place, like a crash.
+LEASE_LOST = "lease_lost"
+
 RETRY_BY_CODE: Mapping[str, Retry] = {
     **dict.fromkeys((problem.value for problem in ModelProblem), Retry.NEVER),
     **dict.fromkeys((problem.value for problem in CalibrationProblem), Retry.NEVER),
@@ -83,6 +86,7 @@ RETRY_BY_CODE: Mapping[str, Retry] = {
     "child_killed": Retry.CRASH,
     "child_protocol": Retry.CRASH,
     "internal_error": Retry.CRASH,
+    LEASE_LOST: Retry.CRASH,
     "resume_refused": Retry.CRASH,
     "disk_full": Retry.BACKOFF,
     "hub_unavailable": Retry.BACKOFF,
@@ -93,8 +97,6 @@ RETRY_BY_CODE: Mapping[str, Retry] = {
     "poison_job": Retry.NEVER,
 }
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# A lost lease has no failure of its own: the sweeper writes it, and it counts as a loss at its place like a crash.
-LEASE_LOST = "lease_lost"
 
 
 def retry_class(code: str) -> Retry:
@@ -175,16 +177,15 @@ def ran_out_of_memory(history: Sequence[Attempt]) -> bool:
 
 
 def lost_here_before(error: JobError, history: Sequence[Attempt]) -> bool:
-    """Whether the attempt before this one was also lost, at the same stage and block."""
-    before = [attempt for attempt in history if attempt.error is not None]
-    if not before:
+    """Whether the attempt before this one was also lost, at the same stage and block.
+
+    Workers are also killed for reasons of their own: a lost lease speaks against the job only at a block.
+    """
+    last = next((attempt.error for attempt in reversed(history) if attempt.error is not None), None)
+    if last is None or (last.stage, last.block) != (error.stage, error.block):
         return False
-    last = before[-1].error
-    return (
-        last is not None
-        and (last.code == LEASE_LOST or retry_class(last.code) is Retry.CRASH)
-        and (last.stage, last.block) == (error.stage, error.block)
-    )
+    pair = {retry_class(last.code), retry_class(error.code)}
+    return pair == {Retry.CRASH} and (error.block is not None or LEASE_LOST not in {last.code, error.code})
 
 
 def poisoned(error: JobError) -> JobError:

@@ -21,7 +21,7 @@ from worker.errors import (
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # Never seen as a failure: a stop is asked for, a lost lease is not written, and the rest are answers to API calls.
-NOT_FAILURES = {"stopped", "lease_lost", "wrong_state", "idempotency_conflict", "core_error", "store_error"}
+NOT_FAILURES = {"stopped", "wrong_state", "idempotency_conflict", "core_error", "store_error"}
 
 
 def error(code: str, stage: str = "quantizing", block: int | None = 3) -> JobError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from store.jobs import JobState, Stage
+from store.jobs import JobProgress, JobState, Stage
 from tests.worker.bench import OWNER, Bench, quantizing, worker_children
 from worker.drain import Drain
 
@@ -266,6 +266,27 @@ def test_a_short_database_outage_costs_nothing(bench: Bench):
     assert bench.kinds(job_id).count("block_quantized") == 8
 
 
+def test_a_job_that_takes_two_workers_down_at_one_block_is_not_given_to_a_third(bench: Bench):
+    """Two leases lost at the same block are poison as well; the third claim ends the job without starting it."""
+    job_id = bench.submit(max_attempts=5).id
+    for _ in range(2):
+        _lose(bench, blocks_done=3)
+    bench.work()
+    job = bench.job(job_id)
+    assert job.error is not None
+    assert (job.state, job.error.code, job.error.block) == (JobState.FAILED, "poison_job", 3)
+    assert "run_started" not in bench.kinds(job_id)
+
+
+def test_workers_lost_at_two_blocks_do_not_poison_a_job(bench: Bench):
+    """A job that got further with each worker goes on."""
+    job_id = bench.submit(max_attempts=5).id
+    for block in (2, 3):
+        _lose(bench, blocks_done=block)
+    bench.work()
+    assert bench.job(job_id).state is JobState.SUCCEEDED
+
+
 def test_another_profile_starts_from_block_0_and_says_so(bench: Bench):
     """Blocks that another machine's numerics made are thrown away, with a warning on the job."""
     job_id = bench.submit(fault="resume", place="resume", block=0).id
@@ -332,3 +353,14 @@ def _steal(bench: Bench, job_id: str) -> None:
         job = repository.get_job(job_id)
         repository.release(job_id, job.lease_token)
         assert repository.claim("thief", "default") is not None
+
+
+def _lose(bench: Bench, blocks_done: int) -> None:
+    """A worker claims the next job, gets so far and is never heard of again."""
+    with bench.services.database.transaction() as repository:
+        job = repository.claim("lost", "default")
+        assert job is not None
+        progress = JobProgress(blocks_done=blocks_done, blocks_total=8)
+        repository.heartbeat(job.id, job.lease_token, stage=Stage.QUANTIZING, progress=progress, lease_seconds=-1)
+    with bench.services.database.transaction() as repository:
+        assert repository.rescue_expired() == (job.id,)
