@@ -7,7 +7,7 @@ model in memory and runs no code from the folder.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -94,14 +94,7 @@ class DequantizedSource:
 
     def with_transposed(self, names: frozenset[str]) -> DequantizedSource:
         """Returns the source with these weights given as [in, out]."""
-        return DequantizedSource(
-            reader=self.reader,
-            bits=self.bits,
-            group_size=self.group_size,
-            sym=self.sym,
-            version=self.version,
-            transposed=names,
-        )
+        return replace(self, transposed=names)
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of the float checkpoint: one `weight` in place of each linear's packed tensors."""

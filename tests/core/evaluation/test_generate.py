@@ -40,11 +40,7 @@ def test_the_likeliest_next_token_each_time(
     """As a loop over argmax, on the bare prompt and through a chat template."""
     model, tokenizer = loaded
     tokenizer.chat_template = template
-    ids = (
-        tokenizer("[the fox]>", add_special_tokens=False)["input_ids"]
-        if template
-        else tokenizer("the fox")["input_ids"]
-    )
+    prompt = tokenizer("[the fox]>", add_special_tokens=False) if template else tokenizer("the fox")
     answer = generate_sentence(model, tokenizer, "the fox", max_new_tokens=8)
     by_hand = greedy_by_hand(model, tokenizer, prompt["input_ids"], 8)
     sentence = FIRST_SENTENCE.match(by_hand)
