@@ -31,7 +31,7 @@ READY_TIMEOUT_SECONDS = 120.0
 STOP_GRACE_SECONDS = 320.0
 # After a second stop request; what is killed then is recovered by the job's lease.
 HURRIED_GRACE_SECONDS = 5.0
-NOTICE_AFTER_SECONDS = 2.0
+NOTICE_AFTER_SECONDS = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -168,7 +168,7 @@ class Launcher:
                 self._signal_all(signal.SIGTERM)
             if time.monotonic() > notice_at:
                 notice_at = deadline
-                self._report("Waiting for the running job to finish its block; Ctrl-C again stops at once.")
+                self._report("Waiting for the worker: a running job finishes its block first. Ctrl-C again stops at once.")
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children:

@@ -46,6 +46,8 @@ class EndingPart(RepositoryBase):
             "evaluation": None if evaluation is None else dict(evaluation),
             "warnings": [dict(warning) for warning in warnings],
             "progress_fraction": 1.0,
+            # The last heartbeat may be older than the last block.
+            "blocks_done": jobs.c.blocks_total,
             "eta_at": None,
         }
         published = self._leave(job, JobState.SUCCEEDED, EventKind.SUCCEEDED, "succeeded", values)
