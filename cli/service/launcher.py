@@ -168,7 +168,7 @@ class Launcher:
                 self._signal_all(signal.SIGTERM)
             if time.monotonic() > notice_at:
                 notice_at = deadline
-                self._report("Waiting for the worker: a running job finishes its block first. Ctrl-C again stops at once.")
+                self._report("Waiting for the worker to finish its block; Ctrl-C again stops at once.")
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children:
