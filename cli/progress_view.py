@@ -125,6 +125,6 @@ class BarView:
             ProgressBar(total=1.0, completed=state.fraction, width=BAR_WIDTH),
             Text(f"{state.fraction:4.0%}"),
             Text(blocks_text(state)),
-            Text(eta_text(state) or duration_text(time.monotonic() - self._started_at), style="cyan"),
+            Text(eta_text(state) or f"{duration_text(time.monotonic() - self._started_at)} so far", style="cyan"),
         )
         return Group(line, Text(f"  {state.detail[:DETAIL_WIDTH]}", style="dim"))
