@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,14 +55,13 @@ class ArtifactWriter:
     """Builds `out_dir` beside its place and renames it there in `commit`; without `commit` nothing is left behind.
 
     Tensors are written in `commit`, into shards of at most max_shard_bytes of data each (a single larger tensor has a
-    shard of its own), in the order in which they were added. replace: an existing out_dir is swapped out at the end;
-    otherwise one that is not empty is refused with InvalidConfigError. One writer at a time per out_dir.
+    shard of its own), in the order in which they were added. An out_dir that exists and is not empty is refused with
+    InvalidConfigError. One writer at a time per out_dir.
     """
 
-    def __init__(self, out_dir: Path, *, max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES, replace: bool = False) -> None:
+    def __init__(self, out_dir: Path, *, max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES) -> None:
         self._out_dir = out_dir
         self._max_shard_bytes = max_shard_bytes
-        self._replace = replace
         self._pending: dict[str, _Pending] = {}
         self._sha256: dict[str, str] = {}
         self._refuse_taken_place()
@@ -116,12 +115,18 @@ class ArtifactWriter:
         """Copies a file's bytes, under its own or another name; a symbolic link is followed, never copied as one."""
         self._write_new(name or path.name, file_chunks(path))
 
-    def commit(self) -> dict[str, str]:
-        """Writes shards, index and SHA256SUMS, syncs all, moves the folder to its place; returns SHA-256 by file."""
+    def commit(self, check: Callable[[Path], None] = lambda _: None) -> dict[str, str]:
+        """Writes shards, index and SHA256SUMS, syncs all, moves the folder to its place; returns SHA-256 by file.
+
+        check is called with the finished folder before it is moved; what it raises keeps the folder from appearing.
+        """
         self._write_shards()
         write_sha256sums(self._partial_dir, self._sha256)
         sync_folder(self._partial_dir)
-        self._move_in_place()
+        check(self._partial_dir)
+        self._refuse_taken_place()
+        self._partial_dir.rename(self._out_dir)
+        sync_folder(self._out_dir.parent)
         return dict(self._sha256)
 
     def _add(self, pending: _Pending) -> None:
@@ -150,20 +155,10 @@ class ArtifactWriter:
         self._sha256[INDEX_FILE] = write_stream(self._partial_dir / INDEX_FILE, [text.encode()])
 
     def _refuse_taken_place(self) -> None:
-        taken = self._out_dir.exists() and not (self._out_dir.is_dir() and not any(self._out_dir.iterdir()))
-        if taken and not self._replace:
+        if self._out_dir.exists() and not (self._out_dir.is_dir() and not any(self._out_dir.iterdir())):
             raise InvalidConfigError(
                 "out_dir", self._out_dir.name, "exists already and is not an empty folder", "a path that is not taken"
             )
-
-    def _move_in_place(self) -> None:
-        self._refuse_taken_place()
-        if self._out_dir.exists():
-            # Not one step: for a moment neither is there. The old one then counts as a leftover of this writer.
-            self._out_dir.rename(self._out_dir.with_name(f"{self._partial_dir.name}-old"))
-        self._partial_dir.rename(self._out_dir)
-        sync_folder(self._out_dir.parent)
-        shutil.rmtree(self._out_dir.with_name(f"{self._partial_dir.name}-old"), ignore_errors=True)
 
 
 def plan_shards(tensors: Iterable[_Pending], max_shard_bytes: int) -> list[list[_Pending]]:

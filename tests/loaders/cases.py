@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One artifact. source: a folder of `make_artifacts.SOURCES`. order: of GPTQ; None means round-to-nearest."""
+    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None means round-to-nearest."""
 
     source: str = "llama-bfloat16"
     bits: int
@@ -32,8 +32,10 @@ LAYOUTS = (
     Case(bits=4, sym=True, group_size=64, order=None),
     Case(bits=4, sym=True, source="llama-float16"),
     Case(bits=8, sym=False, source="llama-float32"),
-    Case(bits=4, sym=True, source="gpt2-float32"),
-    Case(bits=3, sym=False, source="gpt2-float32"),
-    Case(bits=4, sym=False, source="qwen3-bfloat16"),
 )
-CASES = WIDTHS + LAYOUTS
+FAMILIES = tuple(
+    Case(bits=4, sym=sym, source=f"{family}-float32")
+    for family in ("mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "opt", "bloom", "gpt2", "gpt_neox")
+    for sym in (True, False)
+)
+CASES = WIDTHS + LAYOUTS + FAMILIES

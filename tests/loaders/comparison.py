@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import torch
 from gptqmodel import BACKEND, GPTQModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPTQConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -43,22 +44,29 @@ def reference_logits(
     packed, kept: what unpacked weights, and all other tensors, are rounded to first, for loaders that do so. float32
     holds scale * (code - zero) exactly.
     """
-    config = AutoConfig.from_pretrained(folder)
-    del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     state = {
         name: tensor.to(kept).float()
         for name, tensor in load_file(folder / "model.safetensors").items()
         if name.rpartition(".")[2] not in PACKED
     }
+    in_first = conv1d_names(folder)
     for prefix, weight_OI in unpacked(folder).items():
         weight = weight_OI.to(packed).float()
-        state[f"{prefix}.weight"] = weight.T if isinstance(model.get_submodule(prefix), Conv1D) else weight
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    model.tie_weights()
-    assert not unexpected
-    assert set(missing) <= set(model.all_tied_weights_keys or {})
-    return logits(model)
+        state[f"{prefix}.weight"] = weight.T.contiguous() if prefix in in_first else weight
+    with TemporaryDirectory() as plain:
+        # Through a folder: transformers then renames the checkpoint's tensors as it does for the artifact.
+        config = AutoConfig.from_pretrained(folder)
+        del config.quantization_config
+        config.save_pretrained(plain)
+        save_file(state, Path(plain) / "model.safetensors", metadata={"format": "pt"})
+        return logits(AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval())
+
+
+def conv1d_names(folder: Path) -> set[str]:
+    """Returns the linears that transformers stores as [in, out]."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
 
 
 @cache

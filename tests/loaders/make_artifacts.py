@@ -9,62 +9,18 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from core.calibration.windows import CalibrationWindows
 from core.configs import GPTQConfig, Order, QuantizationConfig, RTNConfig
 from core.formats.artifact_check import check_artifact
 from core.pipeline import quantize_checkpoint
 from core.preflight.targets import Target
+from tests.core.tiny import byte_tokenizer, random_tokens, tiny_model
 from tests.loaders.cases import CASES, Case
 
-VOCABULARY = 64
 SAMPLES, SEQ_LEN = 8, 64
-# Dimensions that the loaders' CPU kernels take; key and value heads differ from query heads on purpose.
-LLAMA_SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": SEQ_LEN,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 2,
-}
-
-
-def tiny_model(family: str) -> PreTrainedModel:
-    """Returns a random model whose logits are of ordinary size, with biases where the family can have them."""
-    torch.manual_seed(0)
-    model: PreTrainedModel
-    match family:
-        case "llama":
-            model = LlamaForCausalLM(LlamaConfig(**LLAMA_SHAPE, attention_bias=True, tie_word_embeddings=False))
-        case "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**LLAMA_SHAPE, head_dim=32, tie_word_embeddings=True))
-        case "gpt2":
-            special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-            model = GPT2LMHeadModel(
-                GPT2Config(vocab_size=VOCABULARY, n_positions=SEQ_LEN, n_embd=128, n_layer=2, n_head=4, **special)
-            )
-        case _:
-            raise ValueError(family)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.08)
-    return model
+# The model that every width and layout is tried on: room for groups of 128, and biases.
+WIDE_LLAMA = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "attention_bias": True}
 
 
 def write_source(folder: Path, source: str) -> Path:
@@ -72,15 +28,9 @@ def write_source(folder: Path, source: str) -> Path:
     family, dtype = source.split("-")
     path = folder / "sources" / source
     if not path.exists():
-        tiny_model(family).to(getattr(torch, dtype)).save_pretrained(path)
-        words = {f"t{number}": number for number in range(VOCABULARY)}
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(WordLevel(words, unk_token="t3")),  # noqa: S106 - a word, not a secret
-            bos_token="t0",  # noqa: S106
-            eos_token="t1",  # noqa: S106
-            pad_token="t2",  # noqa: S106
-            unk_token="t3",  # noqa: S106
-        ).save_pretrained(path)
+        model = tiny_model(family, **(WIDE_LLAMA if family == "llama" else {}))
+        model.to(getattr(torch, dtype)).save_pretrained(path)
+        byte_tokenizer().save_pretrained(path)
     return path
 
 
@@ -93,7 +43,7 @@ def config_of(case: Case) -> QuantizationConfig:
 
 def calibration() -> CalibrationWindows:
     """Returns windows of random tokens."""
-    tokens = torch.randint(3, VOCABULARY, (SAMPLES, SEQ_LEN), generator=torch.Generator().manual_seed(1))
+    tokens = random_tokens(SAMPLES, SEQ_LEN)
     return CalibrationWindows(tokens_NT=tokens, sha256="0" * 64, tokens_available=tokens.numel())
 
 

@@ -1,16 +1,16 @@
 """Artifacts of the pipeline give the reference's logits in GPTQModel and in transformers, on the CPU.
 
-Tolerances are relative to the norm of the logits. Measured on these models: EXACT comparisons differ by 0 to 3e-7,
-float16 arithmetic by 8e-4, the kernels that compute in bfloat16 by 7e-3. A zero point that is off by one is told by the
-EXACT comparison in every width, as the last two tests show.
+Tolerances are relative to the norm of the logits. Measured on these models: EXACT comparisons differ by 0, float16
+arithmetic by up to 2.4e-3, the kernels that compute in bfloat16 by up to 1.3e-2. A single zero point that is off by one
+moves the logits by 4e-4 (8 bits) to 3e-2 (2 bits), which EXACT tells in every width, as the last test shows.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ from tests.loaders.comparison import (
 pytestmark = pytest.mark.loaders
 
 EXACT: Final = 1e-5
-FLOAT16: Final = 2e-3
-BFLOAT16: Final = 1.5e-2
+FLOAT16: Final = 5e-3
+BFLOAT16: Final = 3e-2
 WEIGHT_ROUNDING: Final = 1.5e-3
 """What is left between the exact weights and the same rounded to float16."""
 GPTQMODEL_ROUNDS: Final = {"kept": torch.float16}
@@ -51,9 +51,23 @@ GPT2_IN_TRANSFORMERS: Final = pytest.mark.xfail(
     strict=True,
     reason="transformers 5.23 initializes every GPT-2 block's c_proj.weight anew, which GPTQModel 7.6's modules lack",
 )
-TRANSFORMERS_CASES: Final = [
-    pytest.param(case, marks=GPT2_IN_TRANSFORMERS if case.source.startswith("gpt2") else ()) for case in CASES
-]
+PHI3_IN_GPTQMODEL: Final = pytest.mark.xfail(
+    raises=ValueError,
+    strict=True,
+    reason="GPTQModel 7.6 splits Phi-3's gate_up_proj in two before it loads; transformers wants it whole",
+)
+GPT_NEOX_IN_GPTQMODEL: Final = pytest.mark.xfail(
+    raises=AssertionError,
+    strict=True,
+    reason="GPTQModel 7.6 does not rename embed_out.weight to the lm_head.weight of transformers 5: the head stays unset",
+)
+IN_GPTQMODEL: Final = {"phi3": PHI3_IN_GPTQMODEL, "gpt_neox": GPT_NEOX_IN_GPTQMODEL}
+IN_TRANSFORMERS: Final = {"gpt2": GPT2_IN_TRANSFORMERS}
+
+
+def cases(limits: Mapping[str, pytest.MarkDecorator]) -> list[Any]:
+    """Returns all cases; those of a family that the loader cannot load carry the reason."""
+    return [pytest.param(case, marks=limits.get(case.source.split("-")[0], ())) for case in CASES]
 
 
 def case_id(case: Case) -> str:
@@ -61,7 +75,7 @@ def case_id(case: Case) -> str:
     return case.name
 
 
-@pytest.mark.parametrize("case", CASES, ids=case_id)
+@pytest.mark.parametrize("case", cases(IN_GPTQMODEL), ids=case_id)
 def test_gptqmodel_gives_the_reference_logits(case: Case, artifacts: Path):
     """As loaded (float16) within float16's rounding; the same modules and kept tensors in float32, exactly."""
     folder = artifacts / case.name
@@ -71,7 +85,7 @@ def test_gptqmodel_gives_the_reference_logits(case: Case, artifacts: Path):
     assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
 
 
-@pytest.mark.parametrize("case", TRANSFORMERS_CASES, ids=case_id)
+@pytest.mark.parametrize("case", cases(IN_TRANSFORMERS), ids=case_id)
 def test_transformers_gives_the_reference_logits(case: Case, artifacts: Path):
     """In float32 exactly, up to the kernel's own rounding of weights to float16, which the reference can imitate."""
     folder = artifacts / case.name
@@ -82,7 +96,7 @@ def test_transformers_gives_the_reference_logits(case: Case, artifacts: Path):
     assert relative_difference(found, reference_logits(folder)) < WEIGHT_ROUNDING
 
 
-@pytest.mark.parametrize("case", TRANSFORMERS_CASES, ids=case_id)
+@pytest.mark.parametrize("case", cases(IN_TRANSFORMERS), ids=case_id)
 def test_transformers_loads_it_as_a_user_does(case: Case, artifacts: Path):
     """`from_pretrained` with nothing set: the source's dtype and whichever kernel the loader picks."""
     folder = artifacts / case.name

@@ -106,13 +106,19 @@ def test_an_empty_folder_is_taken_over(tmp_path: Path):
     verify_sha256sums(tmp_path / "out")
 
 
-def test_replace_swaps_the_old_folder_out(tmp_path: Path):
-    """With replace, the old content is gone and no leftover stays beside it."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("old")
-    write(tmp_path / "out", tmp_path / "src", replace=True)
-    assert "old.txt" not in contents(tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "src"]
+def test_a_failed_check_keeps_the_folder_from_appearing(tmp_path: Path):
+    """The check sees the whole folder, sums included; what it raises leaves nothing in place."""
+
+    def refuse(folder: Path) -> None:
+        assert "config.json" in verify_sha256sums(folder)
+        raise ArtifactInvalidError("config.json", "no good.")
+
+    with ArtifactWriter(tmp_path / "out") as writer:
+        writer.add_tensor("x", NORM)
+        writer.add_text("config.json", "{}")
+        with pytest.raises(ArtifactInvalidError, match="no good"):
+            writer.commit(refuse)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_are_added_once(tmp_path: Path):
