@@ -59,7 +59,7 @@ PHI3_IN_GPTQMODEL: Final = pytest.mark.xfail(
 GPT_NEOX_IN_GPTQMODEL: Final = pytest.mark.xfail(
     raises=AssertionError,
     strict=True,
-    reason="GPTQModel 7.6 does not rename embed_out.weight to the lm_head.weight of transformers 5: the head stays unset",
+    reason="GPTQModel 7.6 does not rename embed_out.weight to transformers 5's lm_head.weight: the head stays unset",
 )
 IN_GPTQMODEL: Final = {"phi3": PHI3_IN_GPTQMODEL, "gpt_neox": GPT_NEOX_IN_GPTQMODEL}
 IN_TRANSFORMERS: Final = {"gpt2": GPT2_IN_TRANSFORMERS}
