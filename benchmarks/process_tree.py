@@ -15,9 +15,13 @@ SAMPLE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """seconds: from start to exit. peak_rss_bytes: see `measure`. output: what it wrote to its standard output."""
+    """seconds: from start to exit. cpu_seconds: of all its threads and children, user and system together.
+
+    peak_rss_bytes: see `measure`. output: what it wrote to its standard output.
+    """
 
     seconds: float
+    cpu_seconds: float
     peak_rss_bytes: int
     output: str
 
@@ -38,7 +42,12 @@ def measure(command: Sequence[str]) -> Usage:
     seconds = time.monotonic() - started_at
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed with {process.returncode}.\n{output}")
-    return Usage(seconds=seconds, peak_rss_bytes=max(sampled, usage.ru_maxrss * 1024), output=output)
+    return Usage(
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_rss_bytes=max(sampled, usage.ru_maxrss * 1024),
+        output=output,
+    )
 
 
 def _sample_until_exit(process: psutil.Process) -> int:

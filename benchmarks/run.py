@@ -48,6 +48,7 @@ class Run:
     bits: int
     command: str
     seconds: float
+    cpu_seconds: float
     peak_rss_bytes: int
 
 
@@ -135,11 +136,18 @@ def _run(model: Path, dst: Path, bits: int, calibration: Path) -> Run:
     command = [*program, *grid, *draw]
     print(f"$ {shlex.join(command)}", flush=True)
     usage = measure(command)
+    # Processor time beside wall time shows whether the machine had other work to do.
+    print(
+        f"{model.name}, {bits} bits: {usage.seconds:.1f} s wall, {usage.cpu_seconds:.1f} s of processors, "
+        f"{usage.peak_rss_bytes / 1e6:.0f} MB peak",
+        flush=True,
+    )
     return Run(
         model=model.name,
         bits=bits,
         command=shlex.join(command),
         seconds=usage.seconds,
+        cpu_seconds=usage.cpu_seconds,
         peak_rss_bytes=usage.peak_rss_bytes,
     )
 
@@ -151,9 +159,8 @@ def _finish(run: Run, artifact: Path, tokens_NT: torch.Tensor, perplexity_float:
         perplexity_quantized=perplexity(load_model(artifact), tokens_NT),
     )
     print(
-        f"{result.model}, {result.bits} bits: {result.seconds:.1f} s, {result.peak_rss_bytes / 1e6:.0f} MB peak; "
-        f"perplexity {result.perplexity_quantized:.3f} against {result.perplexity_float:.3f} float, ratio "
-        f"{result.ratio:.4f}",
+        f"{result.model}, {result.bits} bits: perplexity {result.perplexity_quantized:.3f}, float "
+        f"{result.perplexity_float:.3f}, ratio {result.ratio:.4f}",
         flush=True,
     )
     return result
