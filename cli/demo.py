@@ -61,19 +61,23 @@ class Steps:
             out().print(f"[green]✓[/] [bold]{label:<11}[/] {text}")
 
 
-def run_demo(*, dst: Path, port: int | None, keep: bool, as_json: bool) -> None:
-    """Runs every step; raises CliError at the first that fails, with the service stopped."""
+def run_demo(*, dst: Path, model: Path | None, port: int | None, keep: bool, as_json: bool) -> None:
+    """Runs every step; raises CliError at the first that fails, with the service stopped.
+
+    model: None for SmolLM2-135M-Instruct, which is made first.
+    """
     started_at = time.monotonic()
     dst = dst.absolute()
     check_writable(dst)
     steps = Steps(console=err(), quiet=as_json, facts={})
     if not as_json:
         out().print(f"[bold]Bitmill demo[/]: a real model to {BITS} bits, through the service\n")
-    model = _prepare_model(steps)
+    model = _prepare_model(steps) if model is None else model.absolute()
+    _say_model(steps, model)
     data_dir = dst / "service"
     _remove_old(data_dir)
     with steps.working("starting the service"):
-        service = DemoService.start(data_dir, _port(port), keep=keep)
+        service = DemoService.start(data_dir, _port(port), models=model.parent, keep=keep)
     try:
         artifact = _through_the_service(steps, service, model, dst)
         _prove(steps, model, artifact)
@@ -93,19 +97,21 @@ def run_demo(*, dst: Path, port: int | None, keep: bool, as_json: bool) -> None:
 
 def _prepare_model(steps: Steps) -> Path:
     from cli.demo_model import DemoModelError, prepare_smollm2
-    from core.preflight.source import inspect_source
 
-    settings = store_settings(None)
     try:
         with steps.working("fetching SmolLM2-135M-Instruct (once)"):
-            model = prepare_smollm2(settings.cache_dir)
+            return prepare_smollm2(store_settings(None).cache_dir)
     except DemoModelError as error:
         message = str(error).removesuffix(error.hint).strip()
         raise CliError(ExitCode.UNAVAILABLE, message, hint=error.hint, code="demo_model") from error
+
+
+def _say_model(steps: Steps, model: Path) -> None:
+    from core.preflight.source import inspect_source
+
     facts = inspect_source(model)
     size = f"{facts.parameters / 1e6:.0f} M parameters in {facts.blocks} blocks, {bytes_text(facts.total_bytes)}"
     steps.done("Model", f"{model.name}: {size}", name=model.name, parameters=facts.parameters, blocks=facts.blocks)
-    return model
 
 
 def _remove_old(data_dir: Path) -> None:

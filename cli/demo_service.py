@@ -34,8 +34,10 @@ class DemoService:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, data_dir: Path, port: int, *, keep: bool) -> Self:
+    def start(cls, data_dir: Path, port: int, *, models: Path, keep: bool) -> Self:
         """Starts the service and waits until it is ready; raises CliError with its own words if it does not start.
+
+        models: the one folder below which it accepts models.
 
         Unless it is to be kept, it is tethered to this process: it ends however this process ends.
         """
@@ -60,7 +62,7 @@ class DemoService:
                 stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=service_environment(),
+                env=service_environment(model_roots=f"models={models}"),
                 # Ctrl-C in the terminal is for the demo, which then stops the service in order.
                 start_new_session=True,
             )

@@ -42,6 +42,12 @@ def demo(
     dst: Annotated[
         Path, typer.Option("--dst", help="Folder for the demo's data and its artifact; made anew.", file_okay=False)
     ] = Path("var/demo"),
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Model folder to show it on.", show_default="SmolLM2-135M-Instruct", file_okay=False
+        ),
+    ] = None,
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Port to use.", show_default="8080 or a free one")
     ] = None,
@@ -51,4 +57,4 @@ def demo(
     """Show the whole product on a real model: submit over HTTP, watch, download, verify, measure, generate."""
     from cli.demo import run_demo
 
-    run_demo(dst=dst, port=port, keep=keep, as_json=json_output)
+    run_demo(dst=dst, model=model, port=port, keep=keep, as_json=json_output)
