@@ -123,7 +123,7 @@ class _Run:
             manifest = Manifest.open(work_dir, fingerprint, on_fault=on_fault)
             self.resumed = manifest.blocks_done
         self.walk.on_event(
-            RunStarted(blocks_total=self._total, blocks_resumed=self.resumed, fingerprint=fingerprint.model_sha256)
+            RunStarted(blocks_total=self._total, blocks_resumed=self.resumed, fingerprint=fingerprint.sha256)
         )
         return manifest
 

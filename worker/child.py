@@ -25,6 +25,7 @@ from core.events import Event, RunStarted, Stage, StageStarted, WarningRaised
 from core.preflight.checks import check_config
 from core.preflight.resources import check_disk, check_memory, estimate
 from core.preflight.source import inspect_source
+from core.threads import wait_without_spinning
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
 from worker.protocol import CalibrationText, QuantizeSpec, Result, Stopped
@@ -182,6 +183,7 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 def main(channel: Channel) -> int:
     """Runs one spec; returns the exit code. The last line on the pipe says how it ended."""
+    wait_without_spinning()
     try:
         spec = QuantizeSpec.model_validate_json(channel.read_spec())
     except ValidationError as error:

@@ -6,6 +6,7 @@ start. The manifest knows files and hashes; what the tensors mean is the pipelin
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -37,6 +38,11 @@ class Fingerprint:
     config: str
     engine_version: str
     numerics: str
+
+    @property
+    def sha256(self) -> str:
+        """Returns one name for all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
