@@ -1,1 +1,1 @@
-"""The engine. It knows torch, transformers and safetensors; it knows no job, queue, HTTP, database or environment variable."""
+"""The engine: torch, transformers, safetensors. No job, queue, HTTP, database or environment variable."""

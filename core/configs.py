@@ -1,4 +1,4 @@
-"""Turns a user's options into frozen, checked values and back into plain dicts; the only place where defaults are written.
+"""Turns a user's options into frozen, checked values and back into plain dicts; the only place that writes defaults.
 
 Standard library only: the API validates with this module and its image carries no torch.
 """
@@ -215,5 +215,5 @@ def _enum(kind: type[E], field: str, value: object) -> E:
 
 
 def _refuse_unknown(values: dict[str, Any], known: set[str], prefix: str = "") -> None:
-    for name in values:
-        _require(name in known, f"{prefix}{name}", values[name], "unknown option", ", ".join(sorted(known)))
+    for name, value in values.items():
+        _require(name in known, f"{prefix}{name}", value, "unknown option", ", ".join(sorted(known)))

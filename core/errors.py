@@ -140,7 +140,7 @@ class ResumeRefusedError(CoreError):
         self.expected = expected
         self.found = found
         self.hint = "Delete the work folder, or start the run with the settings that it was begun with."
-        super().__init__(f"Cannot resume: {field} is {found!r}, the work folder was begun with {expected!r}. {self.hint}")
+        super().__init__(f"Cannot resume: {field} is {found!r}, the work folder has {expected!r}. {self.hint}")
 
 
 class RunStoppedError(CoreError):
