@@ -6,7 +6,6 @@ No arithmetic on weights: solved blocks and kept tensors are copied as raw bytes
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +95,7 @@ class Assembly:
         with ArtifactWriter(out_dir, max_shard_bytes=max_shard_bytes) as writer:
             self._add_weights(writer)
             self._add_texts(writer)
-            writer.commit()
-        broken = [finding for finding in check_artifact(out_dir, ()) if finding.severity is Severity.REFUSE]
-        if broken:
-            shutil.rmtree(out_dir)
-            raise ArtifactInvalidError(broken[0].file, broken[0].detail)
+            writer.commit(_refuse_broken)
 
     def _add_weights(self, writer: ArtifactWriter) -> None:
         for name in self.tensors.kept:
@@ -160,6 +155,12 @@ class Assembly:
                 warnings=self.report.warnings,
             )
         )
+
+
+def _refuse_broken(folder: Path) -> None:
+    for finding in check_artifact(folder, ()):
+        if finding.severity is Severity.REFUSE:
+            raise ArtifactInvalidError(finding.file, finding.detail)
 
 
 def bits_per_weight(manifest: Manifest, shapes: Shapes) -> float:
