@@ -42,7 +42,7 @@ class Services:
     def from_settings(cls, settings: ApiSettings) -> Services:
         """Opens nothing that could fail for a reason outside this machine; connections are made on first use."""
         database = Database(settings.database_url)
-        artifacts = ArtifactStore.from_settings(settings)
+        artifacts = ArtifactStore.from_settings(settings, database.reserve_blob)
         return cls(
             settings=settings,
             database=database,

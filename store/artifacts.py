@@ -22,7 +22,7 @@ from obstore.store import LocalStore, S3Store
 from store.errors import BlobCorruptError, NotFoundError, StorageUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
@@ -41,8 +41,15 @@ _RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 class ArtifactStore:
     """Blobs by sha256. Safe to share between threads. Every method raises StorageUnavailableError on a dead store."""
 
-    def __init__(self, url: str, *, s3_endpoint: str | None = None) -> None:
-        """s3_endpoint: URL of an S3-compatible server; credentials and region come from AWS_* as usual."""
+    def __init__(
+        self, url: str, *, s3_endpoint: str | None = None, reserve: Callable[[str], None] | None = None
+    ) -> None:
+        """s3_endpoint: URL of an S3-compatible server; credentials and region come from AWS_* as usual.
+
+        reserve: called with a blob's hash before it is looked for or written, to keep the sweep away from it; None
+        where none sweeps.
+        """
+        self._reserve = reserve
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         if self._folder is not None:
@@ -51,9 +58,9 @@ class ArtifactStore:
             self._store = _s3_store(parts.netloc, parts.path.strip("/"), s3_endpoint)
 
     @classmethod
-    def from_settings(cls, settings: StoreSettings) -> ArtifactStore:
+    def from_settings(cls, settings: StoreSettings, reserve: Callable[[str], None] | None = None) -> ArtifactStore:
         """Returns the store that the settings name."""
-        return cls(settings.artifacts_url, s3_endpoint=settings.s3_endpoint)
+        return cls(settings.artifacts_url, s3_endpoint=settings.s3_endpoint, reserve=reserve)
 
     def put_file(self, path: Path) -> tuple[str, int]:
         """Stores a file's bytes and returns (sha256, size). Reads it in pieces; a blob that is there stays.
@@ -135,6 +142,9 @@ class ArtifactStore:
             return
 
     def _holds(self, sha256: str, size_bytes: int) -> bool:
+        """Whether a blob that is about to be put is there already; it is reserved first, or a sweep could take it."""
+        if self._reserve is not None:
+            self._reserve(sha256)
         try:
             return self.size(sha256) == size_bytes
         except NotFoundError:

@@ -63,6 +63,11 @@ class Database:
         with _unavailable(), self._engine.begin() as connection:
             yield Repository(connection)
 
+    def reserve_blob(self, sha256: str) -> None:
+        """Commits that a row will refer to a blob soon, see `Repository.reserve_blob`."""
+        with self.transaction() as repository:
+            repository.reserve_blob(sha256)
+
     @contextmanager
     def reading(self) -> Iterator[Repository]:
         """A transaction that only reads: on SQLite it takes no writer's lock; PostgreSQL refuses a write in it."""

@@ -87,6 +87,7 @@ calibration_sets = Table(
     Column("documents", Integer, nullable=False),
     _time("created_at"),
     UniqueConstraint("owner_key_id", "sha256", name="uq_calibration_sets_owner_sha256"),
+    Index("ix_calibration_sets_sha256", "sha256"),
 )
 
 jobs = Table(
@@ -214,6 +215,14 @@ artifacts = Table(
     _time("created_at"),
     UniqueConstraint("job_id", "name", name="uq_artifacts_job_name"),
     Index("ix_artifacts_sha256", "sha256"),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    _time("reserved_at"),
+    Index("ix_blobs_reserved", "reserved_at"),
 )
 
 api_keys = Table(

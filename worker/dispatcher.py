@@ -19,11 +19,14 @@ from kombu.exceptions import KombuError, OperationalError
 
 from store import filesystem_broker
 from store.errors import NotFoundError, StorageUnavailableError
+from store.sweep import sweep_blobs
 from worker.services import Services
 from worker.workfolder import WorkFolder, empty_trash, job_ids
 
 TIDY_EVERY = 5
 """Sweeps between two looks at the work folders."""
+FREE_EVERY = 30
+"""Sweeps between two looks for blobs that nothing refers to."""
 
 
 def waiting_messages(connection: Connection, queue: str) -> int:
@@ -83,6 +86,13 @@ class Dispatcher:
         if self._services.settings.broker_url.startswith("filesystem:"):
             filesystem_broker.sweep(self._services.settings.broker_dir)
 
+    def free_blobs(self) -> None:
+        """Removes the bytes that deleted jobs and lost uploads left in the object store."""
+        grace = self._services.settings.blob_grace_seconds
+        removed = sweep_blobs(self._services.database, self._services.artifacts, older_than_seconds=grace)
+        if removed:
+            self._log.info("blobs_removed", count=removed)
+
     def _run(self) -> None:
         try:
             self._keep_sweeping()
@@ -99,6 +109,8 @@ class Dispatcher:
                 self.sweep()
                 if sweeps % TIDY_EVERY == 0:
                     self.tidy()
+                if sweeps % FREE_EVERY == 0:
+                    self.free_blobs()
             except StorageUnavailableError as error:
                 self._log.warning("sweep_failed", reason=str(error))
             sweeps += 1

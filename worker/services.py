@@ -67,10 +67,11 @@ class Services:
 
 def open_services(settings: WorkerSettings) -> Services:
     """Returns the services of this process; nothing is connected before its first use."""
+    database = Database(settings.database_url)
     return Services(
         settings=settings,
-        database=Database(settings.database_url),
-        artifacts=ArtifactStore.from_settings(settings),
+        database=database,
+        artifacts=ArtifactStore.from_settings(settings, database.reserve_blob),
         waker=Waker(settings),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
         slots=Slots(),

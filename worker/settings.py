@@ -52,7 +52,8 @@ class WorkerSettings(StoreSettings):
     a block. silence_limit_seconds: a child that sends not even a tick is frozen. stall_limit_seconds: a child that
     ticks but reports no work is stuck. retry_base_seconds, retry_cap_seconds: backoff between attempts.
     idle_exit_seconds: a worker that starts nothing while work waits ends, so that its process manager restarts it.
-    upload_tries: how often one file is put before the attempt fails.
+    upload_tries: how often one file is put before the attempt fails. blob_grace_seconds: how long uploaded bytes that
+    no row refers to are kept; it must exceed the longest upload of a whole artifact.
     hub_endpoint, hub_token: where models come from. test_engine, allow_test_engine: a Python file whose
     `quantize_checkpoint` stands in for the engine in tests; refused unless both are set.
     """
@@ -71,6 +72,7 @@ class WorkerSettings(StoreSettings):
     retry_cap_seconds: float = Field(default=300.0, ge=0)
     idle_exit_seconds: float = Field(default=120.0, gt=0)
     upload_tries: int = Field(default=4, ge=1)
+    blob_grace_seconds: float = Field(default=86_400.0, gt=0)
     hub_endpoint: str = "https://huggingface.co"
     hub_token: SecretStr | None = None
     test_engine: Path | None = None

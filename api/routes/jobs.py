@@ -1,4 +1,4 @@
-"""Jobs: submit, read, list, follow, cancel, retry."""
+"""Jobs: submit, read, list, follow, cancel, retry, delete."""
 
 from __future__ import annotations
 
@@ -231,3 +231,19 @@ def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter, backgr
         job = repository.retry(job_id, principal.sees)
     background.add_task(services.waker.wake, job.queue_class, hint=job.id)
     return job_view(job)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    operation_id="deleteJob",
+    summary="Delete a job",
+    responses=responses(401, 403, 404, 409, 503),
+)
+def delete_job(job_id: JobId, services: ServicesDep, principal: JobWriter) -> None:
+    """Removes a finished job, its history and its files for good. Files that another job shares stay.
+
+    A job that waits or runs is cancelled first. The disk space comes back with a worker's next sweep.
+    """
+    with services.database.transaction() as repository:
+        repository.delete_job(job_id, principal.sees)

@@ -5,6 +5,7 @@ It never commits; `store.session.Database` does. The parts are split by subject;
 
 from __future__ import annotations
 
+from store.repository.blobs import BlobPart
 from store.repository.catalog import CatalogPart
 from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
@@ -14,5 +15,5 @@ from store.repository.leases import LeasePart
 __all__ = ["Repository"]
 
 
-class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart):
+class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import delete, func, insert, select, tuple_
 
 from store.errors import IdempotencyConflictError, WrongStateError
 from store.ids import IdPrefix, new_id
@@ -134,6 +134,16 @@ class JobPart(RepositoryBase):
             raise WrongStateError(job_id, job.state, "retried")
         fresh = {"failures": 0, "available_at": database_time(), "started_at": None, "heartbeat_at": None}
         return self._user_transition(job, JobState.QUEUED, EventKind.RETRIED, {**fresh, "error": None, **NO_PROGRESS})
+
+    def delete_job(self, job_id: str, owner: str | None = None) -> None:
+        """Removes a finished job with its history and artifact rows; the sweep frees the bytes that were only its own.
+
+        Raises NotFoundError, or WrongStateError for a job that waits or runs.
+        """
+        job = job_from_row(self._job_row(job_id, owner, lock=True))
+        if not job.state.terminal:
+            raise WrongStateError(job_id, job.state, "deleted")
+        self._connection.execute(delete(jobs).where(jobs.c.id == job_id))
 
     def _user_transition(self, job: Job, state: JobState, kind: EventKind, values: dict[str, Any]) -> Job:
         """Moves a job whose row this transaction has locked, so that the guard can only hold."""

@@ -1,7 +1,8 @@
-"""Cancel and retry: they follow the state diagram, may be repeated, and say 409 where they cannot be."""
+"""Cancel, retry, delete: they follow the state diagram and say 409 where they cannot be."""
 
 from __future__ import annotations
 
+from store.sweep import sweep_blobs
 from tests.api.service import Service
 
 
@@ -56,3 +57,23 @@ def test_a_finished_job_takes_neither(service: Service):
 def test_actions_on_nothing_are_404(service: Service):
     assert act(service, "job_0", "cancel") == (404, "not_found")
     assert act(service, "job_0", "retry") == (404, "not_found")
+
+
+def test_a_deleted_job_is_gone_with_its_files(service_on_each: Service):
+    """Only a finished job can be deleted; then neither it nor a part of it is found, and its bytes are free."""
+    job_id = service_on_each.submit()["id"]
+    refused = service_on_each.client.delete(f"/v1/jobs/{job_id}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "wrong_state")
+    claimed = service_on_each.claim()
+    assert service_on_each.client.delete(f"/v1/jobs/{job_id}").status_code == 409
+    service_on_each.succeed(claimed, {"config.json": b"{}"})
+    sha256 = service_on_each.client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"][0]["sha256"]
+    deleted = service_on_each.client.delete(f"/v1/jobs/{job_id}")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    for part in ("", "/events", "/artifacts", "/archive.zip", "/linears", "/attempts"):
+        assert service_on_each.client.get(f"/v1/jobs/{job_id}{part}").status_code == 404
+    assert service_on_each.client.delete(f"/v1/jobs/{job_id}").status_code == 404
+    services = service_on_each.services
+    sweep_blobs(services.database, services.artifacts, older_than_seconds=-1)
+    assert not services.artifacts.exists(sha256)
+    assert services.artifacts.exists(services.builtin_set.for_owner("local").sha256)

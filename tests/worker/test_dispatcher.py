@@ -78,6 +78,14 @@ def test_only_folders_of_jobs_that_are_over_are_removed(bench: Bench):
     assert [entry.name for entry in root.iterdir()] == [queued]
 
 
+def test_bytes_that_nothing_refers_to_are_removed_after_their_grace(bench: Bench):
+    sha256, _ = bench.services.artifacts.put_bytes(b"left behind")
+    dispatcher(bench).free_blobs()
+    assert bench.services.artifacts.exists(sha256)
+    dispatcher(bench, blob_grace_seconds=-1).free_blobs()
+    assert not bench.services.artifacts.exists(sha256)
+
+
 def test_a_worker_whose_consumer_is_dead_ends_itself(bench: Bench):
     """Work waits, the broker takes wake-ups, a slot is free, and nothing arrives: the process asks for its own end."""
     heard: list[int] = []
