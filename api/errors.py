@@ -228,7 +228,8 @@ def _field_problem(item: dict[str, Any]) -> FieldProblem:
         return FieldProblem(pointer="#", detail=f"{item['ctx']['error']} at character {path[0]}")
     if where == "body":
         return FieldProblem(pointer="#" + "".join(f"/{_escape(str(part))}" for part in path), detail=detail)
-    name = ".".join(str(part) for part in path)
+    # A parameter may be repeated; what follows its name is which of its values it was.
+    name = str(path[0])
     return (
         FieldProblem(header=name, detail=detail) if where == "header" else FieldProblem(parameter=name, detail=detail)
     )

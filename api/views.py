@@ -134,6 +134,7 @@ def _links(job_id: str) -> JobLinks:
     return JobLinks(
         self=base,
         progress=f"{base}/progress",
+        queue_position=f"{base}/queue-position",
         events=f"{base}/events",
         linears=f"{base}/linears",
         artifacts=f"{base}/artifacts",

@@ -165,12 +165,29 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs a list shows; None means any. model: as `model_name` spells it. label: one (key, value) pair."""
+    """Which jobs a list shows; None and empty mean any. states: one of them. model: as `model_name` spells it.
 
-    state: JobState | None = None
+    labels: (key, value) pairs, all of them. created_after, created_before: both excluded.
+    """
+
+    states: tuple[JobState, ...] = ()
     method: str | None = None
     model: str | None = None
-    label: tuple[str, str] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePosition:
+    """Where a job stands. position: 1 is claimed next, None once it is not queued. waiting: all claimable of its class.
+
+    A job that waits for its retry delay is counted behind those that would be claimed before it, and not in `waiting`.
+    """
+
+    job: Job
+    position: int | None
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

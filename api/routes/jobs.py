@@ -9,13 +9,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, StringConstraints
 
 from api.answers import NOT_MODIFIED, versioned
 from api.conditional import weak_etag
 from api.deps import JobCanceller, JobId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
-from api.schemas.jobs import AttemptList, EstimateView, JobList, JobProgressView, JobView, PreflightView
-from api.schemas.requests import JobRequest, Text
+from api.schemas.jobs import (
+    AttemptList,
+    EstimateView,
+    JobList,
+    JobProgressView,
+    JobView,
+    PreflightView,
+    QueuePositionView,
+)
+from api.schemas.requests import LABELS_MAX, JobRequest, Text
 from api.submission import Submission, prepare_submission
 from api.views import attempt_view, job_path, job_view, progress_view, spec_view
 from core.configs import Method
@@ -34,6 +43,7 @@ ACCEPTED = {
         "Idempotency-Replayed": {"schema": {"type": "boolean"}, "description": "Whether an earlier submit made it"},
     },
 }
+LabelPair = Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f]+:[^\x00-\x1f]*$", max_length=512)]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -104,10 +114,17 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
     services: ServicesDep,
     principal: JobReader,
     *,
-    state: JobState | None = None,
+    state: Annotated[tuple[JobState, ...], Query(max_length=len(JobState), description="One of these.")] = (),
     method: Method | None = None,
     model: Annotated[Text | None, Query(description="Hub name, or the path inside its root.")] = None,
-    label: Annotated[str | None, Query(pattern=r"^[^:\x00-\x1f]+:[^\x00-\x1f]*$", examples=["team:search"])] = None,
+    label: Annotated[
+        tuple[LabelPair, ...],
+        Query(
+            max_length=LABELS_MAX, description="`key:value`; a job must carry all of them.", examples=["team:search"]
+        ),
+    ] = (),
+    created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339, excluded.")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339, excluded.")] = None,
     page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
 ) -> JobList | Response:
@@ -119,9 +136,18 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
         "method": method,
         "model": model,
         "label": label,
+        "after": str(created_after),
+        "before": str(created_before),
     }
     after = None if page_token is None else _cursor(services.signer.open(page_token, bound_to))
-    job_filter = JobFilter(state=state, method=method, model=model, label=_label_pair(label))
+    job_filter = JobFilter(
+        states=state,
+        method=method,
+        model=model,
+        labels=tuple(_label_pair(pair) for pair in label),
+        created_after=created_after,
+        created_before=created_before,
+    )
     with services.database.reading() as repository:
         jobs = repository.list_jobs(principal.sees, job_filter, page_size + 1, after)
     page, more = jobs[:page_size], len(jobs) > page_size
@@ -134,9 +160,7 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
     )
 
 
-def _label_pair(label: str | None) -> tuple[str, str] | None:
-    if label is None:
-        return None
+def _label_pair(label: str) -> tuple[str, str]:
     key, _, value = label.partition(":")
     return key, value
 
@@ -182,6 +206,27 @@ def get_progress(
     """Returns what changes while the job runs. Poll it with If-None-Match, not more often than Retry-After says."""
     job = _read(services, job_id, principal.sees)
     return versioned(request, response, weak_etag(job.version), lambda: progress_view(job), _poll_hint(job))
+
+
+@router.get(
+    "/jobs/{job_id}/queue-position",
+    operation_id="getQueuePosition",
+    summary="Where a job stands",
+    responses=responses(401, 403, 404, 503),
+)
+def get_queue_position(job_id: JobId, services: ServicesDep, principal: JobReader) -> QueuePositionView:
+    """Returns how many jobs would be claimed before this one, were they claimed now: by priority, by how busy their
+    owners' other jobs keep the workers, by age. A later job may come before it; the number can grow.
+    """
+    with services.database.reading() as repository:
+        place = repository.queue_position(job_id, principal.sees)
+    return QueuePositionView(
+        id=job_id,
+        state=place.job.state,
+        position=place.position,
+        waiting=place.waiting,
+        available_at=place.job.available_at if place.position is not None else None,
+    )
 
 
 def _read(services: ServicesDep, job_id: str, sees: str | None) -> Job:

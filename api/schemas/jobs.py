@@ -57,6 +57,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "links": {
         "self": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607",
         "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",
+        "queue_position": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/queue-position",
         "events": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events",
         "linears": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/linears",
         "artifacts": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts",
@@ -96,6 +97,7 @@ class JobLinks(BaseModel):
 
     self: str
     progress: str
+    queue_position: str
     events: str
     linears: str
     artifacts: str
@@ -145,6 +147,17 @@ class JobProgressView(ProgressView):
     heartbeat_at: datetime | None
     finished_at: datetime | None
     error: JobErrorView | None
+
+
+class QueuePositionView(BaseModel):
+    """Where a job stands in the queue. It has no version: other jobs change it."""
+
+    object: Literal["queue_position"] = "queue_position"
+    id: str
+    state: JobState
+    position: int | None = Field(description="1: claimed next. Null once the job is no longer queued.")
+    waiting: int = Field(description="Jobs of its queue class that a worker could claim now.")
+    available_at: datetime | None = Field(description="Not claimed before this; a retry waits a while.")
 
 
 class JobList(BaseModel):

@@ -11,9 +11,10 @@ from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
 from store.repository.jobs import JobPart
 from store.repository.leases import LeasePart
+from store.repository.queue import QueuePart
 
 __all__ = ["Repository"]
 
 
-class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart):
+class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, assert_never
 
-from sqlalchemy import delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
 
 from store.errors import IdempotencyConflictError, WrongStateError
 from store.ids import IdPrefix, new_id
@@ -48,6 +49,22 @@ def _new_columns(new: NewJob) -> dict[str, Any]:
     return {**started, **submitted, **counters, **times, **NO_PROGRESS}
 
 
+def _conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if job_filter.states:
+        yield jobs.c.state.in_(job_filter.states)
+    if job_filter.method is not None:
+        yield jobs.c.method == job_filter.method
+    if job_filter.model is not None:
+        yield jobs.c.model == job_filter.model
+    if job_filter.created_after is not None:
+        yield jobs.c.created_at > job_filter.created_after
+    if job_filter.created_before is not None:
+        yield jobs.c.created_at < job_filter.created_before
+    for key, value in job_filter.labels:
+        labelled = select(job_labels.c.job_id).where(job_labels.c.key == key, job_labels.c.value == value)
+        yield jobs.c.id.in_(labelled)
+
+
 class JobPart(RepositoryBase):
     """The part of the repository that the API's job routes use."""
 
@@ -86,18 +103,7 @@ class JobPart(RepositoryBase):
         self, owner: str | None, job_filter: JobFilter, page_size: int, after: Cursor | None = None
     ) -> tuple[Job, ...]:
         """Returns up to page_size jobs, newest first, that come behind `after` (the last job of the page before)."""
-        statement = owned(select(jobs), jobs, owner)
-        for column, value in (
-            (jobs.c.state, job_filter.state),
-            (jobs.c.method, job_filter.method),
-            (jobs.c.model, job_filter.model),
-        ):
-            if value is not None:
-                statement = statement.where(column == value)
-        if job_filter.label is not None:
-            key, label_value = job_filter.label
-            labelled = select(job_labels.c.job_id).where(job_labels.c.key == key, job_labels.c.value == label_value)
-            statement = statement.where(jobs.c.id.in_(labelled))
+        statement = owned(select(jobs), jobs, owner).where(*_conditions(job_filter))
         if after is not None:
             place = tuple_(after.created_at, after.id, types=[jobs.c.created_at.type, jobs.c.id.type])
             statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < place)

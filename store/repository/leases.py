@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, insert, select
+from sqlalchemy import case, func, insert, select
 
 from store.errors import LeaseLostError
 from store.jobs import (
@@ -24,6 +24,7 @@ from store.jobs import (
 from store.repository.base import Guard, RepositoryBase
 from store.repository.clock import database_time
 from store.repository.jobs import NO_PROGRESS
+from store.repository.queue import eligible, held_by_owner
 from store.repository.rows import job_from_row
 from store.tables import attempts, jobs, linears
 
@@ -44,22 +45,13 @@ def _best_candidate(queue_class: str) -> Select[str]:
     The order is made without locks over all jobs, and the lock taken on the first of the best few that is free:
     a sort under FOR UPDATE would have to order the whole queue.
     """
-    busy = (
-        select(jobs.c.owner_key_id, func.count().label("held"))
-        .where(jobs.c.lease_expires_at.is_not(None))
-        .group_by(jobs.c.owner_key_id)
-        .subquery("busy")
-    )
+    busy = held_by_owner()
     load = func.coalesce(busy.c.held, 0)
-    eligible = and_(
-        jobs.c.state == JobState.QUEUED,
-        jobs.c.queue_class == queue_class,
-        jobs.c.available_at <= database_time(),
-    )
+    claimable = eligible(queue_class)
     best = (
         select(jobs.c.id, load.label("load"))
         .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
-        .where(eligible)
+        .where(claimable)
         .order_by(jobs.c.priority.desc(), load, jobs.c.created_at, jobs.c.id)
         .limit(CANDIDATES)
         .subquery("best")
@@ -68,7 +60,7 @@ def _best_candidate(queue_class: str) -> Select[str]:
         select(jobs.c.id)
         .join(best, best.c.id == jobs.c.id)
         # Asked again, because another worker may have taken and returned the row since the order was made.
-        .where(eligible)
+        .where(claimable)
         .order_by(jobs.c.priority.desc(), best.c.load, jobs.c.created_at, jobs.c.id)
         .limit(1)
         # Two workers never wait for one row; SQLite has one writer at a time and ignores this.

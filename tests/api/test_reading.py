@@ -77,7 +77,7 @@ def test_filters_select(service_on_each: Service):
     hub = service_on_each.submit(model={"source": "hub", "repo": "org/name"})["id"]
     service_on_each.client.post(f"/v1/jobs/{rtn}:cancel").raise_for_status()
 
-    def listed(**query: str) -> list[str]:
+    def listed(**query: str | list[str]) -> list[str]:
         return [job["id"] for job in service_on_each.client.get("/v1/jobs", params=query).json()["data"]]
 
     assert listed(state="cancelled") == [rtn]
@@ -87,6 +87,27 @@ def test_filters_select(service_on_each: Service):
     assert listed(label="team:a") == [gptq]
     assert listed(label="x:1:2") == [rtn]
     assert listed(label="team:a", state="cancelled") == []
+    assert listed(state=["queued", "cancelled"], method="rtn") == [rtn]
+    assert listed(label=["team:b", "x:1:2"]) == [rtn]
+    assert listed(label=["team:a", "x:1:2"]) == []
+    created = service_on_each.client.get(f"/v1/jobs/{rtn}").json()["created_at"]
+    assert listed(created_after=created) == [hub]
+    assert listed(created_before=created) == [gptq]
+
+
+def test_the_queue_position_counts_who_comes_first(service_on_each: Service):
+    """By priority and age; a job that is not queued has none."""
+    first, second = (service_on_each.submit()["links"]["queue_position"] for _ in range(2))
+    urgent = service_on_each.submit(priority=1)["links"]["queue_position"]
+
+    def position(path: str) -> tuple[int | None, int]:
+        answer = service_on_each.client.get(path).json()
+        return answer["position"], answer["waiting"]
+
+    assert [position(path) for path in (urgent, first, second)] == [(1, 3), (2, 3), (3, 3)]
+    service_on_each.claim()
+    assert [position(path) for path in (urgent, first, second)] == [(None, 2), (1, 2), (2, 2)]
+    assert service_on_each.client.get("/v1/jobs/job_0/queue-position").status_code == 404
 
 
 def test_a_token_works_only_where_it_was_given(service: Service):
@@ -130,6 +151,8 @@ def test_an_unchanged_list_is_not_sent_again(service: Service):
         ("label=%00:x", "label"),
         ("model=%00", "model"),
         ("method=x", "method"),
+        ("created_after=2026-11-24T00:00:00", "created_after"),
+        ("state=queued&state=odd", "state"),
     ],
 )
 def test_a_bad_query_names_its_parameter(module_service: Service, query: str, parameter: str):

@@ -81,15 +81,55 @@ def test_filters_narrow_the_list(database: Database) -> None:
     running = claim(database)
     assert running.id == plain.id
     for job_filter, expected in (
-        (JobFilter(state=JobState.RUNNING), {plain.id}),
+        (JobFilter(states=(JobState.RUNNING,)), {plain.id}),
         (JobFilter(method="rtn"), {rtn.id}),
         (JobFilter(model="org/name"), {hub.id}),
-        (JobFilter(label=("team", "x")), {hub.id}),
-        (JobFilter(label=("team", "z")), set()),
-        (JobFilter(state=JobState.QUEUED, method="gptq", model="org/name", label=("run", "1")), {hub.id}),
+        (JobFilter(labels=(("team", "x"),)), {hub.id}),
+        (JobFilter(labels=(("team", "z"),)), set()),
+        (JobFilter(states=(JobState.QUEUED,), method="gptq", model="org/name", labels=(("run", "1"),)), {hub.id}),
+        (JobFilter(states=(JobState.QUEUED, JobState.RUNNING), method="gptq"), {plain.id, hub.id}),
+        (JobFilter(labels=(("team", "x"), ("run", "1"))), {hub.id}),
+        (JobFilter(labels=(("team", "x"), ("run", "2"))), set()),
+        (JobFilter(created_after=plain.created_at), {hub.id, rtn.id}),
+        (JobFilter(created_before=rtn.created_at, created_after=plain.created_at), {hub.id}),
         (JobFilter(), {plain.id, hub.id, rtn.id}),
     ):
         assert {job.id for job in _pages(database, "key_a", job_filter, 2)} == expected, job_filter
+
+
+def test_the_queue_position_is_the_order_of_claims(database: Database) -> None:
+    """Claiming one job after another takes each when its position is 1; held jobs of an owner put its others back."""
+    submit(database, "key_a")
+    busy = claim(database)
+    jobs = [
+        submit(database, owner, priority=priority) for owner, priority in zip("abcab", (0, 5, 0, 5, 0), strict=True)
+    ]
+    mine = submit(database, "key_a", priority=5)
+    with database.reading() as repository:
+        assert repository.queue_position(busy.id).position is None
+        positions = {job.id: repository.queue_position(job.id) for job in (*jobs, mine)}
+        with pytest.raises(NotFoundError):
+            repository.queue_position(mine.id, "key_b")
+    assert sorted(place.position or 0 for place in positions.values()) == [1, 2, 3, 4, 5, 6]
+    assert {place.waiting for place in positions.values()} == {6}
+    assert positions[mine.id].position == 3
+    for left in range(6, 0, -1):
+        with database.reading() as repository:
+            places = {job.id: repository.queue_position(job.id) for job in (*jobs, mine)}
+        (first,) = (job_id for job_id, place in places.items() if place.position == 1)
+        assert places[first].waiting == left
+        assert claim(database).id == first
+
+
+def test_a_job_that_waits_for_its_retry_is_not_counted(database: Database) -> None:
+    """It stands behind those that can be claimed before it, and they do not wait for it."""
+    delayed = submit_and_claim(database)
+    with database.transaction() as repository:
+        repository.release(delayed.id, delayed.lease_token, delay_seconds=60)
+    other = submit(database)
+    with database.reading() as repository:
+        assert (repository.queue_position(other.id).position, repository.queue_position(other.id).waiting) == (1, 1)
+        assert repository.queue_position(delayed.id).position == 1
 
 
 def test_owners_do_not_see_each_other(database: Database) -> None:
