@@ -236,6 +236,32 @@ class JobEvent:
     payload: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class StreamPlace:
+    """A place among the events of all jobs. Places are ordered as events are; of their parts only the order counts."""
+
+    position: int
+    job_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedEvent:
+    """An event with whose job it is, and its own place: reading on from there gives what comes behind it."""
+
+    event: JobEvent
+    owner_key_id: str
+    place: StreamPlace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPage:
+    """Events in order. place: where to read on; nothing that was asked for lies between the last event and it."""
+
+    events: tuple[StreamedEvent, ...]
+    place: StreamPlace
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One claim of a job, from start to end.

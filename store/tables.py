@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    FetchedValue,
     Float,
     ForeignKey,
     Index,
@@ -184,7 +185,12 @@ events = Table(
     _time("at"),
     Column("attempt", Integer, nullable=False),
     Column("payload", Document, nullable=False),
+    # Where the event stands among those of all jobs; what it means and who writes it differs, see migration 0003.
+    Column("position", BigInteger, nullable=False, server_default=FetchedValue()),
+    Index("ix_events_position", "position", "job_id", "seq"),
 )
+
+event_clock = Table("event_clock", metadata, Column("position", BigInteger, nullable=False))
 
 linears = Table(
     "linears",

@@ -12,9 +12,10 @@ from store.repository.history import HistoryPart
 from store.repository.jobs import JobPart
 from store.repository.leases import LeasePart
 from store.repository.queue import QueuePart
+from store.repository.stream import StreamPart
 
 __all__ = ["Repository"]
 
 
-class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart):
+class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Select, and_, insert, select, update
+from sqlalchemy import BigInteger, Select, Text, and_, cast, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.errors import NotFoundError
@@ -89,9 +89,23 @@ class RepositoryBase:
                 at=database_time(),
                 attempt=job_row.attempt,
                 payload=dict(payload),
+                **self._position_columns(job_row.id),
             )
         ).one()
         return event_from_row(row)
+
+    def _position_columns(self, job_id: str) -> dict[str, Any]:
+        """Returns where an event stands among those of all jobs.
+
+        On PostgreSQL: the number of this transaction, but never below that of the job's event before, which a
+        transaction with a larger number may have written. Not below its own number either, so no reader that stops at
+        the oldest open transaction passes it. On SQLite a trigger counts.
+        """
+        if self._connection.dialect.name != "postgresql":
+            return {}
+        own = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
+        last = select(events.c.position).where(events.c.job_id == job_id).order_by(events.c.seq.desc()).limit(1)
+        return {"position": func.greatest(own, func.coalesce(last.scalar_subquery(), 0))}
 
     def _job_row(self, job_id: str, owner: str | None, *, lock: bool = False) -> Row[Any]:
         """Returns a job's row; raises NotFoundError also where it is another owner's."""
