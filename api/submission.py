@@ -24,6 +24,7 @@ from core.configs import (
     Order,
     QuantizationConfig,
     config_from_dict,
+    parse_formats,
 )
 from core.errors import InvalidConfigError
 from core.preflight.checks import check_config
@@ -69,7 +70,7 @@ def prepare_submission(
         "model": model.spec,
         "quantization": config.to_dict(),
         "calibration": calibration,
-        "formats": list(request.formats),
+        "formats": [str(layout) for layout in parse_formats(request.formats)],
         "targets": list(request.targets),
         "evaluate": request.evaluate,
     }
@@ -119,12 +120,12 @@ def _checked_model(
         return _CheckedModel(spec={"source": "hub", "repo": model.repo, "revision": model.revision})
     root_name, folder = _resolved(model, services)
     facts = inspect_source(folder)
-    warnings = check_config(config, facts, request.targets, calibration)
+    warnings = check_config(config, facts, request.targets, calibration, request.formats)
     root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
     return _CheckedModel(
         spec={"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()},
         warnings=tuple(warnings),
-        estimate=estimate(facts, config, calibration),
+        estimate=estimate(facts, config, calibration, request.formats),
     )
 
 

@@ -171,6 +171,7 @@ def _submission(model: Path) -> Submission:
         ),
         calibration=CalibrationOptions(samples=None, seq_len=None, seed=None),
         targets=("transformers", "gptqmodel"),
+        formats=(),
         labels=("from=demo",),
         priority=None,
         evaluate=False,

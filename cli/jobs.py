@@ -33,6 +33,7 @@ class Submission:
     quantization: QuantizationOptions
     calibration: CalibrationOptions
     targets: tuple[str, ...]
+    formats: tuple[str, ...]
     labels: tuple[str, ...]
     priority: int | None
     evaluate: bool
@@ -75,6 +76,7 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
         **submission.quantization.given(),
         "calibration": calibration,
         "targets": list(submission.targets),
+        **({"formats": list(submission.formats)} if submission.formats else {}),
         "labels": dict(_label(text) for text in submission.labels),
         "priority": submission.priority,
         "evaluate": submission.evaluate,

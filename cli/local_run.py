@@ -15,7 +15,7 @@ from cli.loss_summary import loss_table, summarise
 from cli.output import bytes_text, duration_text, err, out, print_json
 from cli.progress_view import ProgressState, progress_view
 from cli.stop_request import stop_on_signals
-from core.configs import Method
+from core.configs import Format, Method
 from core.errors import RunStoppedError
 from core.events import Event, LinearQuantized, RunStarted, WarningRaised
 from core.preflight.checks import check_config
@@ -44,6 +44,7 @@ class LocalRun:
     quantization: QuantizationOptions
     calibration: CalibrationOptions
     targets: tuple[str, ...]
+    formats: tuple[Format, ...]
     keep_work: bool
 
     @property
@@ -59,9 +60,9 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
     config = request.quantization.config()
     facts = inspect_source(request.src)
     calibration = None if config.method is Method.RTN else request.calibration.config()
-    for warning in check_config(config, facts, request.targets, calibration):
+    for warning in check_config(config, facts, request.targets, calibration, request.formats):
         _warn(console, warning)
-    needs = estimate(facts, config, calibration)
+    needs = estimate(facts, config, calibration, request.formats)
     check_disk(request.dst.absolute().parent, needs.disk_bytes)
     if (available := available_memory()) < needs.ram_bytes:
         _warn(console, f"The run may need {bytes_text(needs.ram_bytes)} of memory, {bytes_text(available)} are free.")
@@ -106,6 +107,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
                 request.quantization.config(),
                 windows,
                 work_dir=request.work_dir,
+                formats=request.formats,
                 on_event=_EventPrinter(view, console),
                 should_stop=should_stop,
             )

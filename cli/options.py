@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from core.configs import CalibrationConfig, GPTQConfig, Method, Order, QuantizationConfig, ScaleSearch, config_from_dict
+from core.configs import (
+    DEFAULT_FORMATS,
+    CalibrationConfig,
+    Format,
+    GPTQConfig,
+    Method,
+    Order,
+    QuantizationConfig,
+    ScaleSearch,
+    config_from_dict,
+)
 from core.preflight.targets import Target
 
 _DEFAULT = GPTQConfig()
@@ -112,6 +122,15 @@ TargetOption = Annotated[
     list[Target] | None,
     typer.Option(
         "--target", help="A loader that must accept the artifact; give it again for more.", rich_help_panel=GRID
+    ),
+]
+FormatOption = Annotated[
+    list[Format] | None,
+    typer.Option(
+        "--format",
+        help="Checkpoint layout; give it again for a further folder inside the artifact, from the same run.",
+        show_default=str(DEFAULT_FORMATS[0]),
+        rich_help_panel=GRID,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors as JSON on stderr.")]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import torch
 
@@ -17,8 +17,9 @@ from core.checkpoint.layout import read_entries
 from core.checkpoint.manifest import Manifest
 from core.checkpoint.reader import CheckpointReader
 from core.checkpoint.writer import ArtifactWriter
-from core.configs import GPTQConfig, Order, QuantizationConfig
+from core.configs import DEFAULT_FORMATS, Format, GPTQConfig, Order, QuantizationConfig
 from core.errors import ArtifactInvalidError
+from core.formats import compressed_tensors
 from core.formats.artifact_check import check_artifact
 from core.formats.gptq import SUFFIXES
 from core.formats.model_card import CARD_FILE, ModelCard, model_card_text
@@ -32,8 +33,8 @@ from core.formats.quantize_config import (
     quantization_config_dict,
     quantize_config_text,
 )
-from core.preflight.source import ModelFacts
-from core.preflight.targets import Severity, Shapes
+from core.preflight.source import MATRIX_DIMENSIONS, ModelFacts
+from core.preflight.targets import Grid, Severity, Shapes
 from core.report import REPORT_FILE, QuantizationReport
 
 CARRIED_PATTERNS: Final = (
@@ -90,38 +91,72 @@ class Assembly:
     report: QuantizationReport
     version: str
 
-    def write(self, out_dir: Path, max_shard_bytes: int) -> None:
-        """Writes the artifact, which appears when it is complete; raises ArtifactInvalidError if it fails its check."""
+    def write(self, out_dir: Path, max_shard_bytes: int, formats: Sequence[Format] = DEFAULT_FORMATS) -> None:
+        """Writes the artifact, which appears when it is complete; raises ArtifactInvalidError if it fails its check.
+
+        formats: the first is out_dir itself, each further one a folder in it, named after the format.
+        """
+        first, *others = formats
         with ArtifactWriter(out_dir, max_shard_bytes=max_shard_bytes) as writer:
-            self._add_weights(writer)
-            self._add_texts(writer)
+            self._add_artifact(writer, first)
+            for layout in others:
+                with writer.nested(str(layout)) as inner:
+                    self._add_artifact(inner, layout)
+                    inner.commit(_refuse_broken)
             writer.commit(_refuse_broken)
 
-    def _add_weights(self, writer: ArtifactWriter) -> None:
+    def _add_artifact(self, writer: ArtifactWriter, layout: Format) -> None:
         for name in self.tensors.kept:
             writer.add_entry(self.reader.entry(name))
         for index in range(self.manifest.blocks_done):
-            writer.add_file_tensors(self.manifest.block_file(index))
-        missing = [name for name in self.tensors.quantized if not self._is_replaced(name, writer.tensor_names)]
+            self._add_block(writer, self.manifest.block_file(index), layout)
+        missing = [name for name in self.tensors.quantized if not self._is_replaced(name, writer.tensor_names, layout)]
         if missing:
             raise ArtifactInvalidError("model.safetensors", f"nothing stands for source tensors {missing[:5]}.")
+        self._add_texts(writer, layout)
 
-    def _is_replaced(self, name: str, written: Sequence[str]) -> bool:
+    def _add_block(self, writer: ArtifactWriter, path: Path, layout: Format) -> None:
+        match layout:
+            case Format.GPTQ:
+                writer.add_file_tensors(path)
+            case Format.COMPRESSED_TENSORS:
+                self._add_compressed(writer, path)
+            case _:
+                assert_never(layout)
+
+    def _add_compressed(self, writer: ArtifactWriter, path: Path) -> None:
+        """Adds a block file, which is in the GPTQ layout, in the other one: every matrix is its transpose."""
+        entries = read_entries(path)
+        for name in sorted(entries):
+            prefix, _, suffix = name.rpartition(".")
+            if suffix not in SUFFIXES:
+                writer.add_entry(entries[name])
+                continue
+            twin = compressed_tensors.transposed_suffixes(sym=self.config.sym).get(suffix)
+            if twin is not None:
+                writer.add_transposed(entries[name], name=f"{prefix}.{twin}")
+            if twin == compressed_tensors.PACKED:
+                shape = compressed_tensors.shape_tensor(*self.shapes[prefix])
+                writer.add_tensor(f"{prefix}.{compressed_tensors.SHAPE}", shape)
+
+    def _is_replaced(self, name: str, written: Sequence[str], layout: Format) -> bool:
         stem, _, parameter = name.rpartition(".")
-        return (name if parameter == "bias" else f"{stem}.{SUFFIXES[0]}") in written
+        codes = SUFFIXES[0] if layout is Format.GPTQ else compressed_tensors.PACKED
+        return (name if parameter == "bias" else f"{stem}.{codes}") in written
 
-    def _add_texts(self, writer: ArtifactWriter) -> None:
-        quantization = self._quantization()
+    def _add_texts(self, writer: ArtifactWriter, layout: Format) -> None:
+        meta = self._meta()
         source_config = json.loads((self.source_dir / CONFIG_FILE).read_text("utf-8"))
-        writer.add_text(CONFIG_FILE, config_text(source_config, quantization))
-        writer.add_text(QUANTIZE_CONFIG_FILE, quantize_config_text(quantization))
-        writer.add_text(CARD_FILE, self._card(quantization["meta"]))
+        writer.add_text(CONFIG_FILE, config_text(source_config, self._quantization(layout, meta)))
+        if layout is Format.GPTQ:
+            writer.add_text(QUANTIZE_CONFIG_FILE, quantize_config_text(self._quantization(layout, meta)))
+        writer.add_text(CARD_FILE, self._card(layout, meta))
         writer.add_text(REPORT_FILE, json_text(self.report.to_dict()))
         carried = {path for pattern in CARRIED_PATTERNS for path in self.source_dir.glob(pattern) if path.is_file()}
         for path in sorted(carried):
             writer.copy_file(path)
 
-    def _quantization(self) -> dict[str, Any]:
+    def _meta(self) -> dict[str, Any]:
         facts: dict[str, Any] = dict(self.report.provenance)
         if self.report.calibration_sha256 is not None:
             facts["calibration"] = {
@@ -129,11 +164,26 @@ class Assembly:
                 "samples": self.report.calibration_samples,
                 "tokens": self.report.calibration_tokens,
             }
-        gathers = isinstance(self.config, GPTQConfig) and self.config.order is Order.DESC_ACT
-        meta = provenance_meta(self.config, self.version, facts)
-        return quantization_config_dict(self.config, desc_act=gathers, meta=meta)
+        return provenance_meta(self.config, self.version, facts)
 
-    def _card(self, meta: Mapping[str, Any]) -> str:
+    def _quantization(self, layout: Format, meta: Mapping[str, Any]) -> dict[str, Any]:
+        if layout is Format.GPTQ:
+            gathers = isinstance(self.config, GPTQConfig) and self.config.order is Order.DESC_ACT
+            return quantization_config_dict(self.config, desc_act=gathers, meta=meta)
+        grid = Grid(bits=self.config.bits, group_size=self.config.group_size, sym=self.config.sym)
+        return compressed_tensors.compressed_config_dict(
+            dict.fromkeys(self.shapes, grid), self._float_matrices(), meta=meta
+        )
+
+    def _float_matrices(self) -> list[str]:
+        """Returns the modules whose matrices stay in float."""
+        return [
+            name.removesuffix(".weight")
+            for name in self.tensors.kept
+            if name.endswith(".weight") and len(self.facts.tensors[name].shape) == MATRIX_DIMENSIONS
+        ]
+
+    def _card(self, layout: Format, meta: Mapping[str, Any]) -> str:
         base_model = str(self.report.provenance.get("model") or self.source_dir.resolve().name)
         loss = self.report.mean_relative_loss
         evidence = {"bits per weight": f"{self.report.bits_per_weight:.3f}"}
@@ -149,6 +199,7 @@ class Assembly:
                 ),
                 base_model=base_model,
                 config=self.config,
+                layout=layout,
                 meta=meta,
                 shapes=self.shapes,
                 evidence=evidence,

@@ -5,6 +5,7 @@ Standard library only: the API validates with this module and its image carries 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeVar
@@ -63,6 +64,19 @@ class ScaleSearch(StrEnum):
     """Shrink factors, squared rounding differences weighted by the Hessian's diagonal."""
     CURVATURE = "curvature"
     """Shrink factors, weighted by 1/U_jj², the exact cost of a rounding difference in GPTQ."""
+
+
+class Format(StrEnum):
+    """The checkpoint layouts that one run can be written in; the codes are the same in each."""
+
+    GPTQ = "gptq"
+    """GPTQ version 1 for symmetric grids, version 2 for asymmetric ones."""
+    COMPRESSED_TENSORS = "compressed-tensors"
+    """`pack-quantized`: no gather at inference, hence no desc_act without static groups."""
+
+
+DEFAULT_FORMATS = (Format.GPTQ,)
+"""The first format is the artifact folder itself; each further one is a folder in it, named after the format."""
 
 
 def _require(condition: bool, field: str, value: object, reason: str, allowed: str) -> None:  # noqa: FBT001 - reads as an assertion
@@ -205,6 +219,12 @@ def config_from_dict(values: dict[str, Any]) -> QuantizationConfig:
     config_class = CONFIG_CLASSES[method]
     _refuse_unknown(options, {field.name for field in fields(config_class)})
     return config_class(**options)
+
+
+def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
+    """Returns the formats in their order, each once; raises InvalidConfigError on none or on an unknown one."""
+    _require(bool(names), "formats", list(names), "no format", ", ".join(Format))
+    return tuple(dict.fromkeys(_enum(Format, "formats", name) for name in names))
 
 
 def _enum(kind: type[E], field: str, value: object) -> E:

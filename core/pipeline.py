@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -23,7 +23,7 @@ from core.calibration.windows import CalibrationWindows
 from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Fingerprint, Manifest
 from core.checkpoint.reader import CheckpointReader
-from core.configs import QuantizationConfig
+from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
 from core.environment import numerics_profile, peak_rss_bytes, return_freed_memory, rss_bytes, versions
 from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedError
 from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted
@@ -56,6 +56,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     calibration: CalibrationWindows | None,
     *,
     work_dir: Path | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
     on_event: Callable[[Event], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_fault: Callable[[str], None] = lambda _: None,
@@ -66,6 +67,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
 
     work_dir keeps finished blocks until the artifact is complete and is removed then (default: out_dir + ".work").
     A run with the same source, config, calibration and numerics resumes from it, any other raises ResumeRefusedError.
+    formats: the layouts that are written from the same solved blocks; they are no part of what a run resumes by.
     should_stop is asked between batches and linears. on_fault is told each named point of `core.checkpoint.manifest`.
     provenance: JSON values about the source (`model`, `dataset`, no paths), kept in report, config and card.
     Raises ModelRefusedError, InvalidConfigError, CalibrationRefusedError before any work; NumericalError,
@@ -81,6 +83,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
             source_dir=source_dir,
             reader=reader,
             config=config,
+            formats=formats,
             calibration=calibration if quantizer_for(config).needs_calibration else None,
             walk=BlockWalk(quantizer=quantizer_for(config), on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
@@ -100,6 +103,7 @@ class _Run:
     source_dir: Path
     reader: CheckpointReader
     config: QuantizationConfig
+    formats: Sequence[Format]
     calibration: CalibrationWindows | None
     walk: BlockWalk
     provenance: dict[str, Any]
@@ -114,7 +118,7 @@ class _Run:
         """Refuses what cannot work, then creates or resumes the work folder."""
         with self._stage(Stage.PREFLIGHT):
             self.facts = inspect_source(self.source_dir)
-            check_config(self.config, self.facts)
+            check_config(self.config, self.facts, formats=self.formats)
             self._require_calibration()
             self.skeleton = Skeleton.open(self.source_dir, self.reader)
             self.records = BlockRecords(skeleton=self.skeleton, config=self.config)
@@ -169,7 +173,7 @@ class _Run:
                 tensors=tensors,
                 report=report,
                 version=metadata.version("bitmill"),
-            ).write(out_dir, max_shard_bytes)
+            ).write(out_dir, max_shard_bytes, self.formats)
         return report
 
     # What the steps above are made of, in the order of use.

@@ -61,9 +61,9 @@ class Attempt:
         calibration = None if options is None else CalibrationConfig.from_dict(options.options)
         facts = inspect_source(self._spec.model_dir)
         self._max_positions = facts.max_positions
-        for message in check_config(self._config, facts, self._spec.targets, calibration):
+        for message in check_config(self._config, facts, self._spec.targets, calibration, self._spec.formats):
             self._emit(WarningRaised(code="preflight", message=message))
-        needed = estimate(facts, self._config, calibration)
+        needed = estimate(facts, self._config, calibration, self._spec.formats)
         # What an earlier attempt left in the work folder counts as there already.
         check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
         check_memory(needed.ram_bytes)
@@ -86,6 +86,7 @@ class Attempt:
         engine = load_engine(spec.engine_file)
         options: dict[str, Any] = {
             "work_dir": spec.work_dir,
+            "formats": spec.formats,
             "on_event": self._emit,
             "should_stop": self._channel.should_stop,
             "provenance": spec.provenance,

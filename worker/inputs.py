@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.configs import DEFAULT_FORMATS, parse_formats
 from store.jobs import Job
 from worker.errors import AttemptFailedError, Failure
 from worker.lease import Lease
@@ -41,6 +42,7 @@ class Inputs:
         try:
             source = source_of(spec["model"])
             quantization, options = dict(spec["quantization"]), spec.get("calibration")
+            formats = parse_formats(spec.get("formats", DEFAULT_FORMATS))
         except (KeyError, TypeError, ValueError) as error:
             raise AttemptFailedError(
                 Failure(code="spec_invalid", message=f"The job's stored request cannot be read: {error!r}.")
@@ -53,6 +55,7 @@ class Inputs:
             quantization=quantization,
             calibration=None if options is None else self._calibration(dict(options)),
             targets=tuple(spec.get("targets", ())),
+            formats=formats,
             evaluate=bool(spec.get("evaluate", False)),
             threads=threads,
             provenance=provenance_of(source, self._lease.journal.resolved),

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from core.configs import DEFAULT_FORMATS, Format
+
 MAX_LINE_BYTES = 1 << 20
 
 EXIT_FAILED = 3
@@ -52,6 +54,7 @@ class QuantizeSpec(Line):
     quantization: dict[str, Any]
     calibration: CalibrationText | None
     targets: tuple[str, ...] = ()
+    formats: tuple[Format, ...] = DEFAULT_FORMATS
     evaluate: bool = False
     threads: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)

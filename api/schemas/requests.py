@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from core.configs import BITS, CalibrationConfig, GPTQConfig, Method, Order, ScaleSearch
+from core.configs import BITS, DEFAULT_FORMATS, CalibrationConfig, Format, GPTQConfig, Method, Order, ScaleSearch
 from store.jobs import NewJob
 
 INT32_MAX = 2**31 - 1
@@ -142,8 +142,14 @@ class JobRequest(Strict):
         default=default_of(GPTQConfig, "scale_search"), description="How a group's scale is chosen."
     )
     calibration: CalibrationOptions = Field(default_factory=CalibrationOptions)
-    formats: list[Literal["gptq"]] = Field(
-        default=["gptq"], min_length=1, max_length=1, description="v1 for symmetric grids, v2 for asymmetric ones."
+    formats: list[Annotated[Format, Field(strict=False)]] = Field(
+        default=list(DEFAULT_FORMATS),
+        min_length=1,
+        max_length=2,
+        description=(
+            "Layouts written from one run: the first is the artifact, the other a folder in it. "
+            "`gptq` is v1 for symmetric grids and v2 for asymmetric ones."
+        ),
     )
     targets: list[Literal["vllm", "transformers", "gptqmodel"]] = Field(
         default_factory=list,

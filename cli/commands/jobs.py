@@ -13,6 +13,7 @@ from cli.options import (
     CalibrationOptions,
     DampPercentOption,
     DescActOption,
+    FormatOption,
     GroupSizeOption,
     JsonOption,
     MethodOption,
@@ -65,6 +66,7 @@ def submit(
     seq_len: SeqLenOption = None,
     seed: SeedOption = None,
     target: TargetOption = None,
+    formats: FormatOption = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Give it again for more.")] = None,
     priority: Annotated[int | None, typer.Option("--priority", help="Higher goes first.", show_default="0")] = None,
     evaluate: Annotated[
@@ -100,6 +102,7 @@ def submit(
             ),
             calibration=CalibrationOptions(samples=samples, seq_len=seq_len, seed=seed),
             targets=tuple(str(name) for name in target or ()),
+            formats=tuple(str(name) for name in formats or ()),
             labels=tuple(label or ()),
             priority=priority,
             evaluate=evaluate,

@@ -12,6 +12,7 @@ from cli.options import (
     CalibrationOptions,
     DampPercentOption,
     DescActOption,
+    FormatOption,
     GroupSizeOption,
     JsonOption,
     MethodOption,
@@ -25,7 +26,7 @@ from cli.options import (
     TargetOption,
     TrueSequentialOption,
 )
-from core.configs import Method
+from core.configs import DEFAULT_FORMATS, Method
 
 
 def run(
@@ -48,6 +49,7 @@ def run(
     seq_len: SeqLenOption = None,
     seed: SeedOption = None,
     target: TargetOption = None,
+    formats: FormatOption = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep <dst>.work, the finished blocks.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -75,6 +77,7 @@ def run(
             ),
             calibration=CalibrationOptions(samples=samples, seq_len=seq_len, seed=seed),
             targets=tuple(str(name) for name in target or ()),
+            formats=tuple(formats or DEFAULT_FORMATS),
             keep_work=keep_work,
         ),
         as_json=json_output,

@@ -11,16 +11,17 @@ from core.checkpoint.durable import file_sha256, replace_file
 from core.errors import ArtifactInvalidError
 
 SUMS_FILE: Final = "SHA256SUMS"
-_LINE: Final = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<file>[^/\\\n]+)")
+_PART: Final = r"(?!\.{1,2}(?:/|$))[^/\\\n]+"
+_LINE: Final = re.compile(rf"(?P<sha256>[0-9a-f]{{64}}) [ *](?P<file>{_PART}(?:/{_PART})*)")
 
 
 def write_sha256sums(folder: Path, known: Mapping[str, str] | None = None) -> Path:
-    """Writes SHA256SUMS over every other file of the folder, sorted by name, and returns its path.
+    """Writes SHA256SUMS over every other file of the folder and of those in it, by relative path; returns its path.
 
-    known: hashes that the caller already has, by file name; the other files are read.
+    known: hashes that the caller already has, by relative path; the other files are read.
     """
     known = known or {}
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS_FILE)
+    names = sorted(_files(folder))
     lines = [f"{known.get(name) or file_sha256(folder / name)}  {name}\n" for name in names]
     path = folder / SUMS_FILE
     replace_file(path, ["".join(lines).encode()])
@@ -28,7 +29,7 @@ def write_sha256sums(folder: Path, known: Mapping[str, str] | None = None) -> Pa
 
 
 def read_sha256sums(folder: Path) -> dict[str, str]:
-    """Returns SHA-256 by file name. Raises ArtifactInvalidError where the list is absent or malformed."""
+    """Returns SHA-256 by relative path. Raises ArtifactInvalidError where the list is absent or malformed."""
     try:
         text = (folder / SUMS_FILE).read_text()
     except (FileNotFoundError, UnicodeDecodeError) as error:
@@ -43,12 +44,12 @@ def read_sha256sums(folder: Path) -> dict[str, str]:
 
 
 def verify_sha256sums(folder: Path) -> dict[str, str]:
-    """Checks every file against SHA256SUMS, and that none is unlisted; returns SHA-256 by file name.
+    """Checks every file against SHA256SUMS, and that none is unlisted; returns SHA-256 by relative path.
 
     Raises ArtifactInvalidError, naming the file, where one is absent, changed or not listed.
     """
     sums = read_sha256sums(folder)
-    present = {path.name for path in folder.iterdir() if path.name != SUMS_FILE}
+    present = _files(folder)
     for name, sha256 in sums.items():
         if name not in present:
             raise ArtifactInvalidError(name, "listed in SHA256SUMS, but not there.")
@@ -58,3 +59,9 @@ def verify_sha256sums(folder: Path) -> dict[str, str]:
     if unlisted:
         raise ArtifactInvalidError(unlisted[0], "not listed in SHA256SUMS.")
     return sums
+
+
+def _files(folder: Path) -> set[str]:
+    """Returns the relative paths of all files but the folder's own list, which a folder inside has too."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return found - {SUMS_FILE}

@@ -24,6 +24,7 @@ from core.checkpoint.layout import (
     TensorEntry,
     build_header,
     read_entries,
+    read_tensor,
     storage_order,
     tensor_bytes,
     tensor_nbytes,
@@ -36,7 +37,15 @@ PARTIAL_MARK: Final = ".partial-"
 METADATA: Final = {"format": "pt"}
 """transformers refuses a safetensors file that does not say this."""
 
-Source: TypeAlias = TensorEntry | torch.Tensor
+
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """A matrix of a file that is written as its transpose; read only while it is written."""
+
+    entry: TensorEntry
+
+
+Source: TypeAlias = TensorEntry | Transposed | torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,10 @@ class ArtifactWriter:
         """Adds a tensor of a file (`CheckpointReader.entry`), under its own or another name, without reading it."""
         self._add(_Pending(name or entry.name, entry.dtype, entry.shape, entry))
 
+    def add_transposed(self, entry: TensorEntry, *, name: str) -> None:
+        """Adds the transpose of a file's matrix under another name; it is in memory only while it is written."""
+        self._add(_Pending(name, entry.dtype, entry.shape[::-1], Transposed(entry)))
+
     def add_file_tensors(self, path: Path) -> tuple[str, ...]:
         """Adds every tensor of a safetensors file, in the order of their names, and returns the names.
 
@@ -114,6 +127,10 @@ class ArtifactWriter:
     def copy_file(self, path: Path, *, name: str | None = None) -> None:
         """Copies a file's bytes, under its own or another name; a symbolic link is followed, never copied as one."""
         self._write_new(name or path.name, file_chunks(path))
+
+    def nested(self, name: str) -> ArtifactWriter:
+        """Returns a writer of a folder inside this one, with checksums of its own; commit it before this one."""
+        return ArtifactWriter(self._partial_dir / name, max_shard_bytes=self._max_shard_bytes)
 
     def commit(self, check: Callable[[Path], None] = lambda _: None) -> dict[str, str]:
         """Writes shards, index and SHA256SUMS, syncs all, moves the folder to its place; returns SHA-256 by file.
@@ -186,7 +203,10 @@ def _shard_stream(shard: list[_Pending]) -> Iterator[Bytes]:
     ordered = [by_name[name] for name in storage_order((tensor.name, tensor.dtype) for tensor in shard)]
     yield build_header(((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered), METADATA)
     for tensor in ordered:
-        if isinstance(tensor.source, TensorEntry):
-            yield from file_chunks(tensor.source.path, tensor.source.start, tensor.source.nbytes)
-        else:
-            yield tensor_bytes(tensor.source)
+        match tensor.source:
+            case TensorEntry(path=path, start=start, nbytes=nbytes):
+                yield from file_chunks(path, start, nbytes)
+            case Transposed(entry=entry):
+                yield tensor_bytes(read_tensor(entry).T)
+            case _:
+                yield tensor_bytes(tensor.source)

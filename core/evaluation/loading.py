@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,14 +16,17 @@ from transformers.pytorch_utils import Conv1D
 
 from core.checkpoint.reader import CheckpointReader
 from core.errors import ArtifactInvalidError, ModelProblem, ModelRefusedError
+from core.formats import compressed_tensors
 from core.formats.gptq import SUFFIXES, V1, V2, from_gptq_tensors
 from core.model.skeleton import Skeleton
 from core.preflight.model_config import CONFIG_FILE, read_json_object, refuse_code
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-PACKED, *_OTHERS = SUFFIXES
+    from core.weights import QuantizedWeight
+
 GENERATION_FILE = "generation_config.json"
 
 
@@ -64,6 +67,63 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+class Layout(Protocol):
+    """How an artifact stores its linears. suffixes: the tensors of one, the first of which every linear has."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Returns the endings of a linear's tensors."""
+
+    def weight(self, prefix: str, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
+        """Returns a linear from its tensors; raises ArtifactInvalidError where they do not belong together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTQLayout:
+    """The GPTQ checkpoint layout."""
+
+    bits: int
+    group_size: int
+    sym: bool
+    version: str
+    suffixes: tuple[str, ...] = SUFFIXES
+
+    def weight(self, prefix: str, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
+        """Returns a linear."""
+        return from_gptq_tensors(
+            prefix, tensors, bits=self.bits, group_size=self.group_size, sym=self.sym, version=self.version
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedLayout:
+    """The `pack-quantized` layout of compressed-tensors. groups: the `config_groups` of its config."""
+
+    groups: object
+    suffixes: tuple[str, ...] = compressed_tensors.SUFFIXES
+
+    def weight(self, prefix: str, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
+        """Returns a linear."""
+        grid = compressed_tensors.grid_of(self.groups, prefix)
+        return compressed_tensors.from_compressed_tensors(prefix, tensors, grid)
+
+
+def layout_of(quantization: object) -> Layout:
+    """Returns the layout that config.json's `quantization_config` names; raises ArtifactInvalidError for others."""
+    match quantization:
+        case {
+            "quant_method": "gptq",
+            "bits": int(bits),
+            "group_size": int(group_size),
+            "sym": bool(sym),
+            "checkpoint_format": str(version),
+        } if version in {V1, V2}:
+            return GPTQLayout(bits=bits, group_size=group_size, sym=sym, version=version)
+        case {"quant_method": compressed_tensors.METHOD, "format": compressed_tensors.LAYOUT, "config_groups": groups}:
+            return CompressedLayout(groups=groups)
+    raise ArtifactInvalidError(CONFIG_FILE, f"quantization_config is no layout of ours: {json.dumps(quantization)}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DequantizedSource:
     """A checkpoint of packed linears, seen as the float checkpoint that it stands for.
@@ -72,25 +132,13 @@ class DequantizedSource:
     """
 
     reader: CheckpointReader
-    bits: int
-    group_size: int
-    sym: bool
-    version: str
+    layout: Layout
     transposed: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, reader: CheckpointReader, quantization: object) -> Self:
-        """Reads the grid from config.json's `quantization_config`; raises ArtifactInvalidError where it is not GPTQ."""
-        match quantization:
-            case {
-                "quant_method": "gptq",
-                "bits": int(bits),
-                "group_size": int(group_size),
-                "sym": bool(sym),
-                "checkpoint_format": str(version),
-            } if version in {V1, V2}:
-                return cls(reader=reader, bits=bits, group_size=group_size, sym=sym, version=version)
-        raise ArtifactInvalidError(CONFIG_FILE, f"quantization_config is no GPTQ grid: {json.dumps(quantization)}.")
+        """Reads the layout from `quantization_config`; raises ArtifactInvalidError where it is not ours."""
+        return cls(reader=reader, layout=layout_of(quantization))
 
     def with_transposed(self, names: frozenset[str]) -> DequantizedSource:
         """Returns the source with these weights given as [in, out]."""
@@ -98,26 +146,24 @@ class DequantizedSource:
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of the float checkpoint: one `weight` in place of each linear's packed tensors."""
-        packed = {f"{prefix}.{suffix}" for prefix in self._linears() for suffix in SUFFIXES}
+        packed = {f"{prefix}.{suffix}" for prefix in self._linears() for suffix in self.layout.suffixes}
         kept = [name for name in self.reader.names() if name not in packed]
         return tuple(sorted([*kept, *(f"{prefix}.weight" for prefix in self._linears())]))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Returns one tensor of the float checkpoint; a linear's weight in float32."""
         prefix = name.removesuffix(".weight")
-        if f"{prefix}.{PACKED}" not in self.reader:
+        names = [f"{prefix}.{suffix}" for suffix in self.layout.suffixes]
+        if names[0] not in self.reader:
             return self.reader.tensor(name)
-        names = (f"{prefix}.{suffix}" for suffix in SUFFIXES)
         # An absent one is left out here and named by the format, which knows what it needs.
-        tensors = self.reader.tensors(name for name in names if name in self.reader)
-        weight = from_gptq_tensors(
-            prefix, tensors, bits=self.bits, group_size=self.group_size, sym=self.sym, version=self.version
-        )
-        W_OI = weight.dequantize()
+        tensors = self.reader.tensors(part for part in names if part in self.reader)
+        W_OI = self.layout.weight(prefix, tensors).dequantize()
         return W_OI.T if name in self.transposed else W_OI
 
     def _linears(self) -> list[str]:
-        return [name.removesuffix(f".{PACKED}") for name in self.reader.names() if name.endswith(f".{PACKED}")]
+        ending = f".{self.layout.suffixes[0]}"
+        return [name.removesuffix(ending) for name in self.reader.names() if name.endswith(ending)]
 
 
 def _conv1d_weights(skeleton: Skeleton) -> frozenset[str]:

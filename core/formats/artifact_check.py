@@ -14,13 +14,17 @@ from typing import Any, Final
 import torch
 from safetensors import safe_open
 
+from core.configs import Format
 from core.errors import ArtifactInvalidError, ModelRefusedError
+from core.formats import compressed_tensors
+from core.formats.compressed_check import compressed_findings, compressed_linears
+from core.formats.findings import Finding
 from core.formats.gptq import V1, V2
 from core.formats.packing import unpack
 from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE
 from core.preflight.model_files import read_tensors
 from core.preflight.safetensors_header import TensorFacts
-from core.preflight.targets import FUSED_LINEARS, Grid, Severity, Shapes, Target, violations
+from core.preflight.targets import FUSED_LINEARS, Grid, Shapes, Target, violations
 
 REQUIRED_KEYS: Final = (
     "quant_method",
@@ -32,16 +36,6 @@ REQUIRED_KEYS: Final = (
     "lm_head",
     "pack_dtype",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is wrong with an artifact. target: the loader that minds, None where every loader would."""
-
-    file: str
-    detail: str
-    target: Target | None = None
-    severity: Severity = Severity.REFUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +75,8 @@ def check_artifact(folder: Path, targets: Sequence[Target] = ()) -> list[Finding
     Raises ArtifactInvalidError where config or weights cannot be read at all.
     """
     artifact = _open(folder)
+    if artifact.quantization.get("quant_method") == compressed_tensors.METHOD:
+        return _check_compressed(artifact, targets)
     findings = [*_config_findings(folder, artifact.quantization)]
     if not findings:
         findings += _tensor_findings(artifact)
@@ -89,6 +85,21 @@ def check_artifact(folder: Path, targets: Sequence[Target] = ()) -> list[Finding
     if not findings:
         findings += [finding for target in targets for finding in _target_findings(artifact, target)]
     return findings
+
+
+def _check_compressed(artifact: _Artifact, targets: Sequence[Target]) -> list[Finding]:
+    findings = list(compressed_findings(artifact.quantization, artifact.tensors, artifact.tensor))
+    if findings:
+        return findings
+    by_grid: dict[Grid, dict[str, tuple[int, int]]] = {}
+    for name, (grid, shape) in compressed_linears(artifact.quantization, artifact.tensors).items():
+        by_grid.setdefault(grid, {})[name] = shape
+    return [
+        Finding(file=CONFIG_FILE, detail=broken.detail, target=target, severity=broken.severity)
+        for target in targets
+        for grid, shapes in by_grid.items()
+        for broken in violations(target, grid, shapes, Format.COMPRESSED_TENSORS)
+    ]
 
 
 def _open(folder: Path) -> _Artifact:

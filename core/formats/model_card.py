@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-from core.configs import QuantizationConfig
+from core.configs import Format, QuantizationConfig
+from core.formats import compressed_tensors
 from core.formats.gptq import checkpoint_format
 from core.preflight.targets import Grid, Severity, Shapes, Target, violations
 
@@ -22,7 +23,8 @@ class ModelCard:
     """What a card says.
 
     name: the artifact's. base_model: the source's name or hub id, never a path. shapes: the quantized linears.
-    evidence: what was measured, label to value, in the order of the table. warnings: as in the report.
+    evidence: what was measured, label to value, in the order of the table. warnings: as in the report. layout: what the
+    card's folder holds.
     """
 
     name: str
@@ -32,6 +34,7 @@ class ModelCard:
     shapes: Shapes
     evidence: Mapping[str, str]
     warnings: Sequence[str] = ()
+    layout: Format = Format.GPTQ
 
 
 def model_card_text(card: ModelCard) -> str:
@@ -41,7 +44,7 @@ def model_card_text(card: ModelCard) -> str:
 
 
 def _front_matter(card: ModelCard) -> str:
-    tags = [str(card.config.method), "gptq", f"{card.config.bits}-bit"]
+    tags = [str(card.config.method), str(card.layout), f"{card.config.bits}-bit"]
     lines = [
         "---",
         "library_name: transformers",
@@ -63,8 +66,14 @@ def _summary(card: ModelCard) -> str:
         f"# {card.name}\n\n"
         f"{card.base_model}, quantized to {config.bits} bits by {str(config.method).upper()}: {grid}, {group}, "
         f"{len(card.shapes)} linears. Embeddings, norms and head are unchanged. "
-        f"Checkpoint format `{checkpoint_format(sym=config.sym)}`."
+        f"Checkpoint format `{_format_name(card)}`."
     )
+
+
+def _format_name(card: ModelCard) -> str:
+    if card.layout is Format.GPTQ:
+        return checkpoint_format(sym=card.config.sym)
+    return f"{card.layout}, {compressed_tensors.LAYOUT}"
 
 
 def _evidence(card: ModelCard) -> str:
@@ -80,31 +89,39 @@ def _loading(card: ModelCard) -> str:
     grid = Grid(bits=card.config.bits, group_size=card.config.group_size, sym=card.config.sym)
     parts = []
     for target in (Target.TRANSFORMERS, Target.VLLM, Target.GPTQMODEL):
-        refusals = [broken for broken in violations(target, grid, card.shapes) if broken.severity is Severity.REFUSE]
-        body = f"Does not load it: {refusals[0].detail}" if refusals else _snippet(target, card.name)
+        broken = violations(target, grid, card.shapes, card.layout)
+        refusals = [violation for violation in broken if violation.severity is Severity.REFUSE]
+        body = f"Does not load it: {refusals[0].detail}" if refusals else _snippet(target, card)
         parts.append(f"### {target}\n\n{body}")
     return "## Loading\n\n" + "\n\n".join(parts)
 
 
-def _snippet(target: Target, name: str) -> str:
+def _snippet(target: Target, card: ModelCard) -> str:
+    name = card.name
     match target:
         case Target.TRANSFORMERS:
-            return (
-                _code("bash", "pip install transformers optimum gptqmodel")
-                + "\n\n"
-                + _code(
-                    "python",
-                    "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-                    f'model = AutoModelForCausalLM.from_pretrained("./{name}", device_map="auto")\n'
-                    f'tokenizer = AutoTokenizer.from_pretrained("./{name}")',
-                )
-            )
+            return _transformers_snippet(card)
         case Target.VLLM:
             return _code("bash", f"vllm serve ./{name}")
         case Target.GPTQMODEL:
             return _code("python", f'from gptqmodel import GPTQModel\n\nmodel = GPTQModel.load("./{name}")')
         case _:
             assert_never(target)
+
+
+def _transformers_snippet(card: ModelCard) -> str:
+    readers = "optimum gptqmodel" if card.layout is Format.GPTQ else str(card.layout)
+    imports, option = "AutoModelForCausalLM, AutoTokenizer", ""
+    if card.layout is Format.COMPRESSED_TENSORS and not card.config.sym:
+        # Without it the loader's placeholders for packed zeros have the wrong shape (targets.py has the rule).
+        imports += ", CompressedTensorsConfig"
+        option = ", quantization_config=CompressedTensorsConfig(dequantize=True)"
+    code = (
+        f"from transformers import {imports}\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("./{card.name}", device_map="auto"{option})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("./{card.name}")'
+    )
+    return _code("bash", f"pip install transformers {readers}") + "\n\n" + _code("python", code)
 
 
 def _integrity() -> str:

@@ -7,9 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.configs import BITS, CalibrationConfig, Method, QuantizationConfig
+from core.configs import (
+    BITS,
+    DEFAULT_FORMATS,
+    CalibrationConfig,
+    Format,
+    GPTQConfig,
+    Method,
+    Order,
+    QuantizationConfig,
+    parse_formats,
+)
 from core.errors import InvalidConfigError, ModelProblem, ModelRefusedError, TargetRefusedError
-from core.preflight.targets import Grid, Severity, codes_per_word, nearest_grid, parse_targets, violations
+from core.preflight.architectures import CONV1D_MODEL_TYPES
+from core.preflight.targets import (
+    Grid,
+    Severity,
+    codes_per_word,
+    loads,
+    nearest_grid,
+    parse_targets,
+    violations,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +45,18 @@ def check_config(
     facts: ModelFacts,
     targets: Sequence[str] = (),
     calibration: CalibrationConfig | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> list[str]:
     """Returns warnings, one sentence each, or raises what makes the run pointless.
 
     InvalidConfigError: a group size that does not divide a linear's in_features (with those that do), a width whose
-    codes do not fill whole words, calibration windows longer than the model's positions. TargetRefusedError: a loader
-    of `targets` cannot load what would be written. ModelRefusedError: the model has no linear to quantize.
+    codes do not fill whole words, calibration windows longer than the model's positions, a format that cannot hold
+    the result. TargetRefusedError: a loader of `targets` can load none of the formats that would be written.
+    ModelRefusedError: the model has no linear to quantize.
     """
     _refuse_nothing_to_do(facts)
+    written = parse_formats(formats)
+    _check_formats(written, config, facts)
     _check_group_size(config, facts)
     _check_packing(config, facts)
     warnings = [f"{facts.expert_tensors} tensors of experts stay in float."] if facts.expert_tensors else []
@@ -41,7 +64,7 @@ def check_config(
         warnings += _check_calibration(calibration, facts)
     grid = Grid(bits=config.bits, group_size=config.group_size, sym=config.sym)
     for target in parse_targets(targets):
-        warnings += _check_target(target, grid, facts)
+        warnings += _check_target(target, grid, facts, written)
     return warnings
 
 
@@ -69,11 +92,11 @@ def _check_group_size(config: QuantizationConfig, facts: ModelFacts) -> None:
                 "group_size",
                 config.group_size,
                 f"it does not divide the {in_features} inputs of {name}",
-                ", ".join(map(str, [-1, *_nearest(working_group_sizes(facts), config.group_size)])),
+                ", ".join(map(str, [-1, *_closest(working_group_sizes(facts), config.group_size)])),
             )
 
 
-def _nearest(sizes: list[int], wanted: int) -> list[int]:
+def _closest(sizes: list[int], wanted: int) -> list[int]:
     return sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:MAX_DIVISORS_SHOWN])
 
 
@@ -114,15 +137,49 @@ def _check_calibration(calibration: CalibrationConfig, facts: ModelFacts) -> lis
     ]
 
 
-def _check_target(target: Target, grid: Grid, facts: ModelFacts) -> list[str]:
-    broken = violations(target, grid, facts.linears)
-    refusals = [violation for violation in broken if violation.severity == Severity.REFUSE]
-    if refusals:
-        nearest = nearest_grid(target, grid, facts.linears)
-        raise TargetRefusedError(
-            target,
-            refusals[0].rule.field,
-            "; ".join(refusal.detail for refusal in refusals),
-            str(nearest) if nearest else "none for this model",
+def _check_formats(formats: Sequence[Format], config: QuantizationConfig, facts: ModelFacts) -> None:
+    if Format.COMPRESSED_TENSORS not in formats:
+        return
+    if isinstance(config, GPTQConfig) and config.order is Order.DESC_ACT and config.group_size != -1:
+        raise InvalidConfigError(
+            "formats",
+            str(Format.COMPRESSED_TENSORS),
+            "desc_act without static groups scatters a group's columns, and no reader of this layout gathers them",
+            "gptq, or desc_act with static groups",
         )
-    return [f"{target} loads this, but not with its fastest kernel: {violation.detail}." for violation in broken]
+    if facts.model_type in CONV1D_MODEL_TYPES:
+        raise InvalidConfigError(
+            "formats",
+            str(Format.COMPRESSED_TENSORS),
+            f"{facts.model_type} keeps its matrices in Conv1D modules, which readers of this layout pass over",
+            "gptq",
+        )
+
+
+def _check_target(target: Target, grid: Grid, facts: ModelFacts, formats: Sequence[Format]) -> list[str]:
+    """Returns warnings of the first format that the target loads; raises TargetRefusedError where it loads none."""
+    shapes = facts.linears
+    for layout in formats:
+        if loads(target, grid, shapes, layout):
+            broken = violations(target, grid, shapes, layout)
+            return [
+                f"{target} loads this, but not with its fastest kernel: {violation.detail}." for violation in broken
+            ]
+    refusals = [
+        violation for violation in violations(target, grid, shapes, formats[0]) if violation.severity is Severity.REFUSE
+    ]
+    raise TargetRefusedError(
+        target,
+        refusals[0].rule.field,
+        "; ".join(refusal.detail for refusal in refusals),
+        _nearest(target, grid, facts, formats),
+    )
+
+
+def _nearest(target: Target, grid: Grid, facts: ModelFacts, formats: Sequence[Format]) -> str:
+    """Returns the same grid in another format where one is loaded, else the nearest grid in the first format."""
+    for layout in Format:
+        if layout not in formats and loads(target, grid, facts.linears, layout):
+            return f"formats={layout} with {grid}"
+    nearest = nearest_grid(target, grid, facts.linears, formats[0])
+    return str(nearest) if nearest else "none for this model"

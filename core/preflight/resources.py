@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.configs import CalibrationConfig, QuantizationConfig
+from core.configs import DEFAULT_FORMATS, CalibrationConfig, QuantizationConfig
 from core.errors import InsufficientResourcesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from core.preflight.source import ModelFacts
 
@@ -38,20 +38,25 @@ class Estimate:
     seconds: float | None = None
 
 
-def estimate(facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None) -> Estimate:
+def estimate(
+    facts: ModelFacts,
+    config: QuantizationConfig,
+    calibration: CalibrationConfig | None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+) -> Estimate:
     """Returns an estimate from shapes alone.
 
     Memory: one block in float32 with its copy on the grid, one Hessian and its factor for the widest
     linear, the calibration activations entering and leaving a block, the embedding and the head. Disk: the finished
-    blocks and the artifact that is built from them, and the activations of two blocks for a resume.
+    blocks and the artifact that is built from them in each format, and the activations of two blocks for a resume.
     """
     tokens = calibration.tokens if calibration is not None else 0
     activations = tokens * facts.hidden_size * FLOAT32_BYTES
     artifact = _artifact_bytes(facts, config)
     return Estimate(
         ram_bytes=PROCESS_BYTES + _block_bytes(facts, tokens) + 2 * activations + _outside_bytes(facts),
-        disk_bytes=int(SAFETY * (2 * artifact + 2 * activations)),
-        artifact_bytes=artifact,
+        disk_bytes=int(SAFETY * ((1 + len(formats)) * artifact + 2 * activations)),
+        artifact_bytes=len(formats) * artifact,
     )
 
 

@@ -1,7 +1,7 @@
 """What each loader can load, as one versioned table; used before a run on shapes and after it on an artifact's files.
 
-Rows state facts about the loaders' source at the named version, for one device (no tensor parallelism). The GPTQ layout
-only; other layouts have rules of their own. Standard library only.
+Rows state facts about the loaders' source at the named version and about one layout of the checkpoint, for one device
+(no tensor parallelism). Standard library only.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
-from core.configs import BITS
+from core.configs import BITS, Format
 from core.errors import InvalidConfigError
 
 TABLE_VERSION = "2026-11"
@@ -53,7 +54,8 @@ class Grid:
 class OptionRule:
     """One option of the grid must have one of these values.
 
-    row_group_allowed: a group size that equals every linear's in_features is taken too.
+    row_group_allowed: a group size that equals every linear's in_features is taken too. where_sym: the grids that it
+    is about, None for both kinds.
     """
 
     target: Target
@@ -62,6 +64,8 @@ class OptionRule:
     reason: str
     versions: str
     source: str
+    layout: Format = Format.GPTQ
+    where_sym: bool | None = None
     row_group_allowed: bool = False
     severity: Severity = Severity.REFUSE
 
@@ -83,15 +87,32 @@ class ShapeRule:
     reason: str
     versions: str
     source: str
+    layout: Format = Format.GPTQ
     fused: bool = False
     severity: Severity = Severity.REFUSE
 
 
-Rule = OptionRule | ShapeRule
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutRule:
+    """The target does not read the layout at all."""
+
+    target: Target
+    layout: Format
+    reason: str
+    versions: str
+    source: str
+    field: str = "formats"
+    severity: Severity = Severity.REFUSE
+
+
+Rule = OptionRule | ShapeRule | LayoutRule
 
 VLLM_VERSIONS = "vllm main, read in 2026-11"
 VLLM_CONFIG = "vllm/model_executor/layers/quantization/auto_gptq.py at 055e47c2"
 VLLM_MARLIN = "vllm/model_executor/layers/quantization/utils/marlin_utils.py at 007d5005"
+VLLM_COMPRESSED = (
+    "vllm/model_executor/layers/quantization/compressed_tensors/schemes/compressed_tensors_wNa16.py (WNA16_*_TYPES_MAP)"
+)
 GPTQMODEL_VERSIONS = "gptqmodel 7.6.0"
 GPTQMODEL_TORCH = "gptqmodel/nn_modules/qlinear/torch.py (TorchLinear.SUPPORTS_*)"
 TRANSFORMERS_VERSIONS = "transformers 5.23.0, optimum 2.3.0, gptqmodel 7.6.0"
@@ -187,6 +208,83 @@ RULES: tuple[Rule, ...] = (
         versions=VLLM_VERSIONS,
         source=VLLM_MARLIN,
     ),
+    OptionRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="bits",
+        allowed=(4, 8),
+        where_sym=False,
+        reason="it knows asymmetric grids of these widths only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_COMPRESSED,
+    ),
+    OptionRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="bits",
+        allowed=(4, 8),
+        where_sym=True,
+        severity=Severity.SLOWER,
+        reason="the Marlin kernel takes these widths only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    OptionRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="group_size",
+        allowed=(-1, 32, 64, 128),
+        reason="its kernels take these group sizes only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="in_features",
+        multiple_of=Multiple.GROUP_SIZE,
+        reason="every group must be full",
+        versions=VLLM_VERSIONS,
+        source=VLLM_COMPRESSED,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="out_features",
+        multiple_of=64,
+        fused=True,
+        severity=Severity.SLOWER,
+        reason="the Marlin kernel works in tiles of 64 outputs",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    ShapeRule(
+        target=Target.VLLM,
+        layout=Format.COMPRESSED_TENSORS,
+        field="in_features",
+        multiple_of=128,
+        severity=Severity.SLOWER,
+        reason="the Marlin kernel works in tiles of 128 inputs",
+        versions=VLLM_VERSIONS,
+        source=VLLM_MARLIN,
+    ),
+    OptionRule(
+        target=Target.TRANSFORMERS,
+        layout=Format.COMPRESSED_TENSORS,
+        field="sym",
+        allowed=(True,),
+        severity=Severity.SLOWER,
+        reason="packed zeros load only with CompressedTensorsConfig(dequantize=True), into float matrices",
+        versions="transformers 5.23.0, compressed-tensors 0.20.0",
+        source="compressed_tensors/compressors/pack_quantized/base.py (on the meta device zeros stay unpacked)",
+    ),
+    LayoutRule(
+        target=Target.GPTQMODEL,
+        layout=Format.COMPRESSED_TENSORS,
+        reason="it reads the GPTQ layout only",
+        versions=GPTQMODEL_VERSIONS,
+        source="gptqmodel/utils/model.py (tensor names qweight, qzeros, scales, g_idx)",
+    ),
     *_gptqmodel_rules(Target.TRANSFORMERS, TRANSFORMERS_VERSIONS, TRANSFORMERS_GPTQ),
     *_gptqmodel_rules(Target.GPTQMODEL, GPTQMODEL_VERSIONS, GPTQMODEL_TORCH),
 )
@@ -213,28 +311,25 @@ def parse_targets(names: Sequence[str]) -> tuple[Target, ...]:
     return tuple(dict.fromkeys(Target(name) for name in names))
 
 
-def violations(target: Target, grid: Grid, shapes: Shapes) -> list[Violation]:
-    """Returns every rule of the target that the grid breaks on linears of these shapes, in the table's order."""
+def violations(target: Target, grid: Grid, shapes: Shapes, layout: Format = Format.GPTQ) -> list[Violation]:
+    """Returns every rule that the grid breaks on linears of these shapes in this layout, in the table's order."""
     found = []
     for rule in RULES:
-        if rule.target == target:
-            detail = (
-                _option_detail(rule, grid, shapes)
-                if isinstance(rule, OptionRule)
-                else _shape_detail(rule, grid, shapes)
-            )
+        if rule.target == target and rule.layout == layout:
+            detail = _detail(rule, grid, shapes)
             if detail:
                 found.append(Violation(rule=rule, detail=detail))
     return found
 
 
-def nearest_grid(target: Target, grid: Grid, shapes: Shapes) -> Grid | None:
+def loads(target: Target, grid: Grid, shapes: Shapes, layout: Format = Format.GPTQ) -> bool:
+    """Whether the target loads the grid on linears of these shapes in this layout."""
+    return not any(broken.severity is Severity.REFUSE for broken in violations(target, grid, shapes, layout))
+
+
+def nearest_grid(target: Target, grid: Grid, shapes: Shapes, layout: Format = Format.GPTQ) -> Grid | None:
     """Returns the loadable grid that differs in the fewest options, then least; None if there is none."""
-    candidates = [
-        candidate
-        for candidate in _candidates(target)
-        if not any(broken.severity == Severity.REFUSE for broken in violations(target, candidate, shapes))
-    ]
+    candidates = [candidate for candidate in _candidates() if loads(target, candidate, shapes, layout)]
     return min(candidates, key=lambda candidate: _distance(grid, candidate), default=None)
 
 
@@ -255,9 +350,22 @@ def codes_per_word(bits: int) -> int:
     return 32 if bits == 3 else 32 // bits  # noqa: PLR2004 - the one width that does not divide 32
 
 
+def _detail(rule: Rule, grid: Grid, shapes: Shapes) -> str:
+    """Returns what breaks the rule, nothing where it is kept."""
+    match rule:
+        case OptionRule():
+            return _option_detail(rule, grid, shapes)
+        case ShapeRule():
+            return _shape_detail(rule, grid, shapes)
+        case LayoutRule():
+            return f"{rule.field}={rule.layout}: {rule.reason}"
+        case _:
+            assert_never(rule)
+
+
 def _option_detail(rule: OptionRule, grid: Grid, shapes: Shapes) -> str:
     value = getattr(grid, rule.field)
-    if value in rule.allowed:
+    if value in rule.allowed or rule.where_sym not in {None, grid.sym}:
         return ""
     if rule.row_group_allowed and shapes and all(value == in_features for _, in_features in shapes.values()):
         return ""
@@ -283,20 +391,12 @@ def _multiple(rule: ShapeRule, grid: Grid) -> int:
     return int(rule.multiple_of)
 
 
-def _candidates(target: Target) -> list[Grid]:
-    options: dict[str, tuple[int | bool, ...]] = {
-        "bits": (2, 3, 4, 8),
-        "group_size": TORCH_GROUP_SIZES,
-        "sym": (True, False),
-    }
-    for rule in RULES:
-        if rule.target == target and isinstance(rule, OptionRule):
-            options[rule.field] = tuple(value for value in options[rule.field] if value in rule.allowed)
+def _candidates() -> list[Grid]:
     return [
-        Grid(bits=int(bits), group_size=int(group_size), sym=bool(sym))
-        for bits in options["bits"]
-        for group_size in options["group_size"]
-        for sym in options["sym"]
+        Grid(bits=bits, group_size=group_size, sym=sym)
+        for bits in BITS
+        for group_size in TORCH_GROUP_SIZES
+        for sym in (True, False)
     ]
 
 

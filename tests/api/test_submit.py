@@ -48,6 +48,18 @@ def test_the_stored_spec_is_what_the_worker_reads(service: Service):
     }
 
 
+def test_formats_are_stored_in_their_order_and_checked(service: Service):
+    """The worker writes what the row lists; a column order that the second layout cannot hold is refused at once."""
+    both = ["gptq", "compressed-tensors"]
+    assert service.submit(formats=both)["spec"]["formats"] == both
+    assert service.submit()["spec"]["formats"] == ["gptq"]
+    refused = job_request(formats=both, desc_act=True, static_groups=False)
+    response = service.client.post("/v1/jobs", json=refused)
+    assert response.status_code == 422
+    assert pointers(response) == ["#/formats"]
+    assert "static groups" in response.text
+
+
 def test_the_builtin_text_is_stored_once_with_its_hash(service: Service):
     """Two jobs share one set, whose bytes are the documents of the offline text."""
     first, second = (service.submit(calibration={"seq_len": 128, "seed": seed}) for seed in (1, 2))

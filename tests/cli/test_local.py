@@ -15,6 +15,7 @@ from tests.cli.conftest import Bitmill
 from tests.ops.service import BITMILL, environment
 from tests.worker.models import write_tiny_llama
 
+FORMATS = ("--format", "gptq", "--format", "compressed-tensors")
 SMALL = ("--group-size", "32", "--samples", "4", "--seq-len", "64")
 
 
@@ -26,7 +27,7 @@ def model(models: Path) -> Path:
 @pytest.fixture(scope="module")
 def artifact(local: Bitmill, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "artifact"
-    done = local("run", "--src", str(model), "--dst", str(folder), *SMALL, "--json")
+    done = local("run", "--src", str(model), "--dst", str(folder), *SMALL, *FORMATS, "--json")
     assert done.returncode == ExitCode.OK, done.stderr
     summary = json.loads(done.stdout)
     assert summary["linears"] == 28
@@ -35,8 +36,9 @@ def artifact(local: Bitmill, model: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_run_leaves_the_artifact_and_no_work_folder(artifact: Path):
-    """Complete under its name, finished blocks removed."""
+    """Complete under its name, the second format a folder in it, finished blocks removed."""
     assert (artifact / "SHA256SUMS").is_file()
+    assert (artifact / "compressed-tensors" / "model.safetensors").is_file()
     assert not artifact.with_name("artifact.work").exists()
 
 

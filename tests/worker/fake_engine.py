@@ -47,6 +47,7 @@ def quantize_checkpoint(
     should_stop: Callable[[], bool],
     provenance: dict[str, Any],
     resources: object = None,
+    formats: object = None,
 ) -> None:
     """Writes one file per block, then puts them together."""
     print("a library prints this on standard output")  # noqa: T201 - it must not reach the protocol

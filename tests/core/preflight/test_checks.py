@@ -95,6 +95,24 @@ def test_a_target_that_cannot_load_is_refused_with_the_nearest_that_it_can(facts
     check_config(GPTQConfig(bits=4, group_size=32, sym=True), facts, ["vllm"])
 
 
+def test_a_format_that_the_target_takes_is_enough(facts: ModelFacts):
+    """The refusal names the other format where the same grid loads in it; asking for both passes, so does the other."""
+    config = GPTQConfig(bits=4, group_size=32, sym=False)
+    with pytest.raises(TargetRefusedError) as caught:
+        check_config(config, facts, ["vllm"])
+    assert caught.value.nearest == "formats=compressed-tensors with bits=4, group_size=32, sym=false"
+    check_config(config, facts, ["vllm", "gptqmodel"], formats=["gptq", "compressed-tensors"])
+    with pytest.raises(TargetRefusedError, match="gptqmodel"):
+        check_config(config, facts, ["vllm", "gptqmodel"], formats=["compressed-tensors"])
+
+
+def test_unknown_and_absent_formats_are_refused(facts: ModelFacts):
+    """At least one, and only those that can be written."""
+    for formats in ([], ["awq"]):
+        with pytest.raises(InvalidConfigError, match="formats"):
+            check_config(GPTQConfig(group_size=32), facts, formats=formats)
+
+
 def test_a_slower_kernel_is_a_warning(facts: ModelFacts):
     """96 inputs do not fill Marlin's tiles: loadable, and said."""
     warnings = check_config(GPTQConfig(group_size=32), facts, ["vllm"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.configs import BITS
+from core.configs import BITS, Format
 from core.errors import InvalidConfigError
 from core.preflight.targets import (
     RULES,
@@ -15,6 +15,7 @@ from core.preflight.targets import (
     Target,
     codes_per_word,
     fused_out_features,
+    loads,
     nearest_grid,
     parse_targets,
     violations,
@@ -106,3 +107,13 @@ def test_codes_fill_whole_words(bits: int):
     unit = codes_per_word(bits)
     assert unit * bits % 32 == 0
     assert all(count * bits % 32 for count in range(1, unit))
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("sym", [True, False])
+def test_vllm_takes_2_and_3_bits_and_asymmetric_grids_only_as_compressed_tensors(bits: int, *, sym: bool):
+    """Each combination has the way in that vLLM's two loaders have, and 2 and 3 bits with zeros have none."""
+    grid = Grid(bits=bits, group_size=32, sym=sym)
+    assert loads(Target.VLLM, grid, SHAPES) is (sym and bits in {4, 8})
+    assert loads(Target.VLLM, grid, SHAPES, Format.COMPRESSED_TENSORS) is (sym or bits in {4, 8})
+    assert not loads(Target.GPTQMODEL, grid, SHAPES, Format.COMPRESSED_TENSORS)
