@@ -200,6 +200,7 @@ class Assembly:
                 base_model=base_model,
                 config=self.config,
                 layout=layout,
+                model_type=self.facts.model_type,
                 meta=meta,
                 shapes=self.shapes,
                 evidence=evidence,

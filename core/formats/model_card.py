@@ -13,7 +13,7 @@ from typing import Any, Final, assert_never
 from core.configs import Format, QuantizationConfig
 from core.formats import compressed_tensors
 from core.formats.gptq import checkpoint_format
-from core.preflight.targets import Grid, Severity, Shapes, Target, violations
+from core.preflight.targets import Grid, Severity, Shapes, Target, family_refusal, violations
 
 CARD_FILE: Final = "README.md"
 
@@ -24,7 +24,7 @@ class ModelCard:
 
     name: the artifact's. base_model: the source's name or hub id, never a path. shapes: the quantized linears.
     evidence: what was measured, label to value, in the order of the table. warnings: as in the report. layout: what the
-    card's folder holds.
+    card's folder holds. model_type: the source's family, as config.json names it.
     """
 
     name: str
@@ -35,6 +35,7 @@ class ModelCard:
     evidence: Mapping[str, str]
     warnings: Sequence[str] = ()
     layout: Format = Format.GPTQ
+    model_type: str = ""
 
 
 def model_card_text(card: ModelCard) -> str:
@@ -91,9 +92,15 @@ def _loading(card: ModelCard) -> str:
     for target in (Target.TRANSFORMERS, Target.VLLM, Target.GPTQMODEL):
         broken = violations(target, grid, card.shapes, card.layout)
         refusals = [violation for violation in broken if violation.severity is Severity.REFUSE]
-        body = f"Does not load it: {refusals[0].detail}" if refusals else _snippet(target, card)
+        reason = _family_reason(target, card) or (refusals[0].detail if refusals else None)
+        body = f"Does not load it: {reason}" if reason else _snippet(target, card)
         parts.append(f"### {target}\n\n{body}")
     return "## Loading\n\n" + "\n\n".join(parts)
+
+
+def _family_reason(target: Target, card: ModelCard) -> str | None:
+    family = family_refusal(target, card.model_type) if card.layout is Format.GPTQ else None
+    return None if family is None else f"{family.reason} ({family.versions})."
 
 
 def _snippet(target: Target, card: ModelCard) -> str:

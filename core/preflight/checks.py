@@ -24,6 +24,7 @@ from core.preflight.targets import (
     Grid,
     Severity,
     codes_per_word,
+    family_refusal,
     loads,
     nearest_grid,
     parse_targets,
@@ -159,8 +160,11 @@ def _check_formats(formats: Sequence[Format], config: QuantizationConfig, facts:
 def _check_target(target: Target, grid: Grid, facts: ModelFacts, formats: Sequence[Format]) -> list[str]:
     """Returns warnings of the first format that the target loads; raises TargetRefusedError where it loads none."""
     shapes = facts.linears
+    family = family_refusal(target, facts.model_type)
+    if family is not None and Format.COMPRESSED_TENSORS not in formats:
+        raise TargetRefusedError(target, "model_type", family.reason, "another target for this family")
     for layout in formats:
-        if loads(target, grid, shapes, layout):
+        if loads(target, grid, shapes, layout) and (family is None or layout is not Format.GPTQ):
             broken = violations(target, grid, shapes, layout)
             return [
                 f"{target} loads this, but not with its fastest kernel: {violation.detail}." for violation in broken

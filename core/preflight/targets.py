@@ -311,6 +311,44 @@ def parse_targets(names: Sequence[str]) -> tuple[Target, ...]:
     return tuple(dict.fromkeys(Target(name) for name in names))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRule:
+    """A loader that cannot load one family's GPTQ artifacts, whatever the grid; tests/loaders shows each."""
+
+    target: Target
+    model_type: str
+    reason: str
+    versions: str
+
+
+FAMILY_RULES: tuple[FamilyRule, ...] = (
+    FamilyRule(
+        target=Target.TRANSFORMERS,
+        model_type="gpt2",
+        reason="it initializes c_proj.weight anew, which a quantized module does not have",
+        versions=TRANSFORMERS_VERSIONS,
+    ),
+    FamilyRule(
+        target=Target.GPTQMODEL,
+        model_type="phi3",
+        reason="it splits gate_up_proj, which the checkpoint and transformers keep whole",
+        versions=GPTQMODEL_VERSIONS,
+    ),
+    FamilyRule(
+        target=Target.GPTQMODEL,
+        model_type="gpt_neox",
+        reason="it leaves the head (embed_out) at random values without saying so",
+        versions=GPTQMODEL_VERSIONS,
+    ),
+)
+
+
+def family_refusal(target: Target, model_type: str) -> FamilyRule | None:
+    """Returns the row that says why the target cannot load the family's GPTQ artifacts; None where it can."""
+    rows = (rule for rule in FAMILY_RULES if rule.target == target and rule.model_type == model_type)
+    return next(rows, None)
+
+
 def violations(target: Target, grid: Grid, shapes: Shapes, layout: Format = Format.GPTQ) -> list[Violation]:
     """Returns every rule that the grid breaks on linears of these shapes in this layout, in the table's order."""
     found = []

@@ -66,3 +66,11 @@ def test_a_loader_that_cannot_load_it_is_not_advertised():
 def test_foreign_text_stays_inside_its_cell():
     """A bar or a line feed in a value does not tear the table."""
     assert "| a\\|b | c d |" in card(GPTQConfig(), evidence={"a|b": "c\nd"})
+
+
+def test_a_loader_that_fails_on_the_family_gets_no_lines_to_paste():
+    """For GPT-2 the card says why transformers does not load it, instead of lines that would fail."""
+    text = card(GPTQConfig(), model_type="gpt2")
+    section = text.split("### transformers")[1].split("###")[0]
+    assert "Does not load it" in section
+    assert "from_pretrained" not in section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,17 @@ def test_experts_in_one_tensor_are_a_warning(tmp_path: Path):
     facts = inspect_source(tmp_path)
     assert list(facts.linears) == ["model.layers.0.self_attn.q_proj"]
     assert "stay in float" in check_config(GPTQConfig(group_size=32), facts)[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "target"), [("gpt2", "transformers"), ("phi3", "gptqmodel"), ("gpt_neox", "gptqmodel")]
+)
+def test_a_loader_that_fails_on_a_family_is_refused_for_it(family: str, target: str, facts: ModelFacts):
+    """What tests/loaders shows to fail is refused when it is named as a target, and only then."""
+    of_family = replace(facts, model_type=family)
+    config = GPTQConfig(bits=4, group_size=32)
+    others = {"transformers", "gptqmodel"} - {target}
+    assert check_config(config, of_family, sorted(others)) == []
+    with pytest.raises(TargetRefusedError) as caught:
+        check_config(config, of_family, [target])
+    assert (caught.value.target, caught.value.field) == (target, "model_type")
