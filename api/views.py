@@ -16,6 +16,7 @@ from api.schemas.jobs import (
     JobView,
     LinearView,
     ProgressView,
+    StreamedEventView,
 )
 from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow
 
@@ -79,6 +80,11 @@ def spec_view(spec: Mapping[str, Any]) -> dict[str, Any]:
 def event_view(event: JobEvent) -> EventView:
     """Returns one line of a history."""
     return EventView(seq=event.seq, kind=event.kind, at=event.at, attempt=event.attempt, payload=dict(event.payload))
+
+
+def streamed_event_view(event: JobEvent) -> StreamedEventView:
+    """Returns one line of a history with its job."""
+    return StreamedEventView(job_id=event.job_id, **event_view(event).model_dump())
 
 
 def attempt_view(attempt: Attempt) -> AttemptView:

@@ -182,6 +182,12 @@ class EventView(BaseModel):
     payload: dict[str, Any]
 
 
+class StreamedEventView(EventView):
+    """The data of an `event` of a stream: with the job that it belongs to."""
+
+    job_id: str
+
+
 class EventList(BaseModel):
     """Events after a sequence number, oldest first."""
 
