@@ -121,8 +121,9 @@ class EventStream(Response):
     async def _catch_up(self) -> AsyncGenerator[bytes]:
         """Yields the events between the place that was asked for and the hub's, and joins the hub."""
         wanted, behind = self._wanted, self._wanted.place is not None
-        joined = None if behind else self._hub.place
-        end: StreamPlace = joined or await self._hub.read(Repository.stream_end)
+        end = None if behind else self._hub.place
+        if end is None:
+            end = await self._hub.read(Repository.stream_end)
         place = wanted.place or end
         if place.position > end.position:
             yield RESET
