@@ -15,10 +15,11 @@ from api.schemas.jobs import (
     JobProgressView,
     JobView,
     LinearView,
+    LogLineView,
     ProgressView,
     StreamedEventView,
 )
-from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow
+from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow, LogLine
 
 
 def job_path(job_id: str) -> str:
@@ -87,6 +88,11 @@ def streamed_event_view(event: JobEvent) -> StreamedEventView:
     return StreamedEventView(job_id=event.job_id, **event_view(event).model_dump())
 
 
+def log_line_view(line: LogLine) -> LogLineView:
+    """Returns one line of a log."""
+    return LogLineView.model_validate(asdict(line))
+
+
 def attempt_view(attempt: Attempt) -> AttemptView:
     """Returns one claim."""
     return AttemptView(
@@ -142,6 +148,8 @@ def _links(job_id: str) -> JobLinks:
         progress=f"{base}/progress",
         queue_position=f"{base}/queue-position",
         events=f"{base}/events",
+        events_stream=f"{base}/events/stream",
+        logs=f"{base}/logs",
         linears=f"{base}/linears",
         artifacts=f"{base}/artifacts",
         archive=f"{base}/archive.zip",
