@@ -6,18 +6,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.evaluation.loading import load_model, load_tokenizer
-from core.evaluation.perplexity import perplexity
-
 from cli.output import duration_text, err, out, print_json
 from cli.progress_view import ProgressState, progress_view
 from core.calibration.builtin import builtin_text
 from core.calibration.texts import read_documents
 from core.calibration.windows import consecutive_windows
+from core.evaluation.loading import load_model, load_tokenizer
+from core.evaluation.perplexity import perplexity
 from core.events import Event, StageAdvanced
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from transformers import PreTrainedModel
 
     from cli.progress_view import ProgressView
     from core.calibration.windows import CalibrationWindows
@@ -56,8 +57,18 @@ def run_eval(
 
 def measure(folder: Path, windows: CalibrationWindows, view: ProgressView) -> Measured:
     """Loads one folder and measures its perplexity on the windows."""
-    started_at = time.monotonic()
+    return measure_loaded(load(folder, view), folder, windows, view)
+
+
+def load(folder: Path, view: ProgressView) -> PreTrainedModel:
+    """Loads one folder, and says so."""
     view.show(ProgressState(label="loading", fraction=0.0, detail=str(folder)))
+    return load_model(folder)
+
+
+def measure_loaded(model: PreTrainedModel, folder: Path, windows: CalibrationWindows, view: ProgressView) -> Measured:
+    """Measures the perplexity of a model that was loaded from the folder; seconds counts the measuring alone."""
+    started_at = time.monotonic()
 
     def show(event: Event) -> None:
         if isinstance(event, StageAdvanced):
@@ -66,7 +77,7 @@ def measure(folder: Path, windows: CalibrationWindows, view: ProgressView) -> Me
             eta_at = None if left is None else time.time() + left
             view.show(ProgressState(label="evaluating", fraction=fraction, eta_at=eta_at, detail=str(folder)))
 
-    value = perplexity(load_model(folder), windows.tokens_NT, on_event=show)
+    value = perplexity(model, windows.tokens_NT, on_event=show)
     return Measured(
         folder=str(folder),
         perplexity=value,
