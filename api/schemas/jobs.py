@@ -25,6 +25,7 @@ JOB_EXAMPLE: dict[str, Any] = {
         "damp_percent": 0.05,
         "true_sequential": True,
         "scale_search": "curvature",
+        "dynamic": {},
         "calibration": {"set": "cal_0199b2c4d0007f0190a1b2c3d4e5f601", "samples": 32, "seq_len": 512, "seed": 0},
         "formats": ["gptq"],
         "targets": ["gptqmodel", "transformers"],
