@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from core.configs import BITS, DEFAULT_FORMATS, CalibrationConfig, Format, GPTQConfig, Method, Order, ScaleSearch
+from core.overrides import MAX_PATTERNS
 from store.jobs import NewJob
 
 INT32_MAX = 2**31 - 1
@@ -112,6 +113,15 @@ class JobOptions(Strict):
         description="Inputs that share one scale; -1: a whole row. Must divide every linear's inputs.",
     )
     sym: bool = Field(default=default_of(GPTQConfig, "sym"), description="Zero point fixed at the middle of the grid.")
+    dynamic: dict[str, dict[str, bool | float | int | str]] = Field(
+        default={},
+        max_length=MAX_PATTERNS,
+        description=(
+            "Other options for single linears: `+:regex` with options, `-:regex` with none to leave linears in float. "
+            "The first pattern that matches a stored name from its start decides; one that decides nothing is refused."
+        ),
+        examples=[{r"+:.*\.down_proj": {"bits": 8}, r"-:model\.layers\.0\.": {}}],
+    )
     order: Annotated[Order, Field(strict=False)] = Field(
         default=default_of(GPTQConfig, "order"), description="Column order and source of the group scales."
     )
