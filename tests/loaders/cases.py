@@ -7,21 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None means round-to-nearest."""
+    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None means round-to-nearest.
+
+    mixed: with DYNAMIC, other grids for some linears and none for others.
+    """
 
     source: str = "llama-bfloat16"
     bits: int
     sym: bool
     group_size: int = 32
     order: str | None = "desc_act_static"
+    mixed: bool = False
 
     @property
     def name(self) -> str:
         """Returns the artifact's folder name."""
         version = "v1" if self.sym else "v2"
-        return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{self.order or 'rtn'}"
+        return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{self.order or 'rtn'}{'-mixed' * self.mixed}"
 
 
+DYNAMIC = {
+    r"-:model\.layers\.1\.mlp\.": {},
+    r"+:.*\.down_proj": {"bits": 8, "group_size": -1},
+    r"+:.*\.(k|v)_proj": {"bits": 3},
+    r"+:.*\.q_proj": {"sym": True},
+}
 WIDTHS = tuple(Case(bits=bits, sym=sym) for bits in (2, 3, 4, 8) for sym in (True, False))
 LAYOUTS = (
     Case(bits=4, sym=True, order="desc_act"),
@@ -38,4 +48,6 @@ FAMILIES = tuple(
     for family in ("mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "opt", "bloom", "gpt2", "gpt_neox")
     for sym in (True, False)
 )
+# transformers does not read `dynamic`, so these are for GPTQModel alone.
+MIXED = tuple(Case(bits=4, sym=sym, mixed=True) for sym in (True, False))
 CASES = WIDTHS + LAYOUTS + FAMILIES

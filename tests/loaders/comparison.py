@@ -73,11 +73,16 @@ def conv1d_names(folder: Path) -> set[str]:
 def unpacked(folder: Path) -> dict[str, torch.Tensor]:
     """Returns every quantized linear's exact weight [O, I], float64, by its name."""
     tensors = load_file(folder / "model.safetensors")
-    settings = json.loads((folder / "quantize_config.json").read_text())
+    version = json.loads((folder / "quantize_config.json").read_text())["checkpoint_format"]
     return {
-        prefix: dequantized_weight(prefix, tensors, settings["bits"], settings["checkpoint_format"])
+        prefix: dequantized_weight(prefix, tensors, stored_bits(prefix, tensors), version)
         for prefix in sorted(name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight"))
     }
+
+
+def stored_bits(prefix: str, tensors: dict[str, torch.Tensor]) -> int:
+    """Returns a linear's width by its tensors alone, so that the config's patterns are tried and not trusted."""
+    return tensors[f"{prefix}.qweight"].shape[0] * 32 // len(tensors[f"{prefix}.g_idx"])
 
 
 def through_gptqmodel(folder: Path) -> PreTrainedModel:

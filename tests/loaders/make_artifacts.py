@@ -13,10 +13,11 @@ import torch
 from core.calibration.windows import CalibrationWindows
 from core.configs import GPTQConfig, Order, QuantizationConfig, RTNConfig
 from core.formats.artifact_check import check_artifact
+from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
 from core.preflight.targets import Target
 from tests.core.tiny import byte_tokenizer, random_tokens, tiny_model
-from tests.loaders.cases import CASES, Case
+from tests.loaders.cases import CASES, DYNAMIC, MIXED, Case
 
 SAMPLES, SEQ_LEN = 8, 64
 # The model that every width and layout is tried on: room for groups of 128, and biases.
@@ -36,9 +37,11 @@ def write_source(folder: Path, source: str) -> Path:
 
 def config_of(case: Case) -> QuantizationConfig:
     """Returns the case's quantization config."""
+    dynamic = Overrides(DYNAMIC if case.mixed else {})
     if case.order is None:
-        return RTNConfig(bits=case.bits, group_size=case.group_size, sym=case.sym)
-    return GPTQConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, order=Order(case.order))
+        return RTNConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic)
+    order = Order(case.order)
+    return GPTQConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, order=order, dynamic=dynamic)
 
 
 def calibration() -> CalibrationWindows:
@@ -49,10 +52,10 @@ def calibration() -> CalibrationWindows:
 
 def main(folder: Path) -> None:
     """Writes all artifacts and checks each without a loader first."""
-    for case in CASES:
+    for case in CASES + MIXED:
         out_dir = folder / case.name
         quantize_checkpoint(write_source(folder, case.source), out_dir, config_of(case), calibration())
-        findings = check_artifact(out_dir, (Target.GPTQMODEL, Target.TRANSFORMERS))
+        findings = check_artifact(out_dir, (Target.GPTQMODEL, *(() if case.mixed else (Target.TRANSFORMERS,))))
         if findings:
             raise SystemExit(f"{case.name}: {findings}")
 

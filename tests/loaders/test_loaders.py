@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.loaders.cases import CASES, WIDTHS, Case
+from tests.loaders.cases import CASES, MIXED, WIDTHS, Case
 from tests.loaders.comparison import (
     logits,
     quantized_linears,
@@ -82,6 +82,16 @@ def test_gptqmodel_gives_the_reference_logits(case: Case, artifacts: Path):
     model = through_gptqmodel(folder)
     assert quantized_linears(model) == set(unpacked(folder))
     assert relative_difference(logits(model), reference_logits(folder)) < FLOAT16
+    assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
+
+
+@pytest.mark.parametrize("case", MIXED, ids=case_id)
+def test_gptqmodel_reads_the_patterns(case: Case, artifacts: Path):
+    """Widths, group sizes and kinds of grid that differ by linear, and float linears, in one checkpoint."""
+    folder = artifacts / case.name
+    model = through_gptqmodel(folder)
+    assert quantized_linears(model) == set(unpacked(folder))
+    assert len(unpacked(folder)) == 21 - 3
     assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
 
 
