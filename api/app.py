@@ -18,7 +18,7 @@ from api.context import ContextMiddleware
 from api.gate import GateMiddleware
 from api.logs import configure_logs
 from api.problems import Problem
-from api.routes import artifacts, batches, calibration, health, history, jobs, page, streams
+from api.routes import artifacts, batches, calibration, health, history, jobs, models, page, streams
 from api.services import Services
 from api.settings import ApiSettings, settings_from_env
 from api.termination import on_termination
@@ -30,6 +30,7 @@ Times are UTC. On loopback no key is needed; every other binding takes `Authoriz
 TAGS = [
     {"name": "jobs", "description": "Submit, follow, cancel and retry."},
     {"name": "batches", "description": "Many jobs in one call, side by side."},
+    {"name": "models", "description": "What a model is and would need, before any job."},
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
@@ -69,7 +70,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics)
     errors.install(app)
-    for module in (jobs, batches, history, streams, artifacts, calibration, health, page):
+    for module in (jobs, batches, models, history, streams, artifacts, calibration, health, page):
         app.include_router(module.router)
     page.mount_static(app)
     _complete_openapi(app)

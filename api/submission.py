@@ -14,7 +14,7 @@ from typing import Any
 from api.deps import Principal
 from api.errors import InvalidRequestError
 from api.problems import FieldProblem
-from api.schemas.requests import BUILTIN_SET, HubModel, JobRequest, PathModel
+from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest, PathModel
 from api.services import Services
 from core.configs import (
     CONFIG_CLASSES,
@@ -61,11 +61,11 @@ def prepare_submission(
 ) -> Submission:
     """Returns the job to store; raises an error of core or of the API, naming the field, where it cannot run."""
     config = quantization_config(request)
-    calibration_config = _calibration_config(request)
-    model = _checked_model(request, config, calibration_config, services)
+    drawn = calibration_config(request)
+    model = _checked_model(request, config, drawn, services)
     calibration = None
-    if calibration_config is not None:
-        calibration = {"set": _calibration_set_id(request, services, principal), **calibration_config.to_dict()}
+    if drawn is not None:
+        calibration = {"set": _calibration_set_id(request, services, principal), **drawn.to_dict()}
     spec = {
         "model": model.spec,
         "quantization": config.to_dict(),
@@ -87,7 +87,7 @@ def prepare_submission(
     return Submission(job=job, warnings=model.warnings, estimate=model.estimate)
 
 
-def quantization_config(request: JobRequest) -> QuantizationConfig:
+def quantization_config(request: JobOptions) -> QuantizationConfig:
     """Returns the config of the options that were given; what was left out takes the config's own default.
 
     Raises InvalidConfigError on a value out of range and on an option that the method does not have.
@@ -99,7 +99,7 @@ def quantization_config(request: JobRequest) -> QuantizationConfig:
     return config_from_dict({"method": request.method, **options})
 
 
-def _order_of_flags(request: JobRequest) -> Order:
+def _order_of_flags(request: JobOptions) -> Order:
     if "order" in request.model_fields_set:
         raise InvalidConfigError(
             "order", str(request.order), "given together with desc_act or static_groups", "one of the two spellings"
@@ -117,16 +117,30 @@ def _checked_model(
     """Checks a local folder here; a hub model is checked by the worker once it is there."""
     model = request.model
     if isinstance(model, HubModel):
-        return _CheckedModel(spec={"source": "hub", "repo": model.repo, "revision": model.revision})
-    root_name, folder = _resolved(model, services)
+        return _CheckedModel(spec=hub_spec(model))
+    spec, folder = located(model, services)
     facts = inspect_source(folder)
     warnings = check_config(config, facts, request.targets, calibration, request.formats)
-    root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
     return _CheckedModel(
-        spec={"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()},
+        spec=spec,
         warnings=tuple(warnings),
         estimate=estimate(facts, config, calibration, request.formats),
     )
+
+
+def hub_spec(model: HubModel) -> dict[str, Any]:
+    """Returns how a job's spec names a model of the hub."""
+    return {"source": "hub", "repo": model.repo, "revision": model.revision}
+
+
+def located(model: PathModel, services: Services) -> tuple[dict[str, Any], Path]:
+    """Returns how a job's spec names a local model, and its folder.
+
+    Raises InvalidConfigError or ModelRefusedError where it lies under no allowed root.
+    """
+    root_name, folder = _resolved(model, services)
+    root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
+    return {"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()}, folder
 
 
 def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
@@ -138,7 +152,7 @@ def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
     return resolve_model_path(roots[model.root] / model.path, roots)
 
 
-def _calibration_config(request: JobRequest) -> CalibrationConfig | None:
+def calibration_config(request: JobOptions) -> CalibrationConfig | None:
     """Returns None where the method takes no calibration; raises InvalidConfigError where one is given all the same."""
     options = request.calibration
     if request.method is not Method.RTN:

@@ -1,0 +1,77 @@
+"""What the API asks and says about a model before any job: its facts, what would be refused, what would be needed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.schemas.jobs import EstimateView
+from api.schemas.requests import AnyModel, JobOptions, Strict
+
+CONFIGS_MAX = 50
+
+
+class InspectRequest(Strict):
+    """A model, and configs to try on it without running them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": {"source": "path", "path": "/models/SmolLM2-135M-Instruct"},
+                    "configs": [{"bits": 4, "group_size": 64}, {"bits": 3, "group_size": 128}],
+                }
+            ]
+        },
+    )
+
+    model: AnyModel
+    configs: list[JobOptions] = Field(
+        default=[JobOptions()], max_length=CONFIGS_MAX, description="The defaults alone where left out."
+    )
+
+
+class RefusalView(BaseModel):
+    """Why a submit would be refused."""
+
+    code: str
+    detail: str
+    hint: str
+    pointer: str | None = Field(description="JSON pointer into the submit's body.")
+
+
+class ModelFactsView(BaseModel):
+    """What headers and config.json say."""
+
+    architecture: str
+    model_type: str
+    blocks: int = Field(description="Decoder layers.")
+    hidden_size: int
+    parameters: int = Field(description="Stored values; a tied head counts once.")
+    total_bytes: int
+    dtype: str = Field(description="The one that most bytes are in.")
+    linears: int = Field(description="Linears that can be quantized.")
+    tied_head: bool
+    max_positions: int | None
+    group_sizes: list[int] = Field(description="Common group sizes that divide every linear's inputs; -1: a whole row.")
+
+
+class ConfigCheckView(BaseModel):
+    """What became of one of the configs."""
+
+    accepted: bool
+    refusal: RefusalView | None
+    warnings: list[str]
+    estimate: EstimateView | None
+
+
+class InspectionView(BaseModel):
+    """The preflight of a model. facts is null for a refused model, and for a hub model, which is not here yet."""
+
+    object: Literal["model_inspection"] = "model_inspection"
+    model: dict[str, Any] = Field(description="As a job's spec would name it.")
+    accepted: bool = Field(description="False where no config could run on this model.")
+    refusal: RefusalView | None
+    facts: ModelFactsView | None
+    configs: list[ConfigCheckView] = Field(description="In the order of the request; empty for a refused model.")
