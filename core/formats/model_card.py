@@ -14,6 +14,7 @@ from typing import Any, Final, assert_never
 from core.configs import Format, QuantizationConfig
 from core.formats import compressed_tensors
 from core.formats.gptq import checkpoint_format
+from core.overrides import SKIP, skips
 from core.preflight.mixed import grid_of, linear_grids, mixed_violations
 from core.preflight.targets import Severity, Shapes, Target, family_refusal
 
@@ -74,10 +75,12 @@ def _summary(card: ModelCard) -> str:
 
 
 def _exceptions(card: ModelCard) -> str:
-    """Returns how many linears have another grid, by grid."""
+    """Returns how many linears have another grid, by grid, and which have none."""
     usual = grid_of(card.config)
     others = Counter(str(grid) for grid in linear_grids(card.config, card.shapes).values() if grid != usual)
-    return "".join(f"; {count} of them with {grid}" for grid, count in sorted(others.items()))
+    apart = "".join(f"; {count} of them with {grid}" for grid, count in sorted(others.items()))
+    floats = [f"`{pattern.removeprefix(SKIP)}`" for pattern in card.config.dynamic if skips(pattern)]
+    return apart + (f"; linears like {' and '.join(floats)} stay in float" if floats else "")
 
 
 def _format_name(card: ModelCard) -> str:

@@ -17,14 +17,15 @@ from tests.cli.conftest import Bitmill
 from tests.ops.service import RunningService, run_bitmill
 
 SMALL = ("--group-size", "32", "--samples", "4", "--seq-len", "64")
+FORMATS = ("--format", "gptq", "--format", "compressed-tensors")
+DYNAMIC = {r"-:.*\.o_proj": {}, r"+:.*\.down_proj": {"bits": 8}}
 
 
 @pytest.fixture(scope="module")
 def finished(at_service: Bitmill, models: Path) -> dict[str, Any]:
     """A succeeded job, submitted and followed by one command."""
-    done = at_service(
-        "jobs", "submit", "--model", str(models / "tiny"), *SMALL, "--label", "team=search", "--wait", "--json"
-    )
+    options = (*SMALL, *FORMATS, "--dynamic", json.dumps(DYNAMIC), "--label", "team=search")
+    done = at_service("jobs", "submit", "--model", str(models / "tiny"), *options, "--wait", "--json")
     assert done.returncode == ExitCode.OK, done.stderr
     job: dict[str, Any] = json.loads(done.stdout)
     return job
@@ -35,6 +36,8 @@ def test_submit_and_wait_ends_with_the_job(finished: dict[str, Any]):
     assert finished["state"] == "succeeded"
     assert finished["spec"]["model"] == {"source": "path", "root": "models", "path": "tiny"}
     assert finished["spec"]["group_size"] == 32
+    assert finished["spec"]["formats"] == ["gptq", "compressed-tensors"]
+    assert list(finished["spec"]["dynamic"].items()) == list(DYNAMIC.items())
     assert finished["labels"] == {"team": "search"}
 
 
@@ -58,6 +61,8 @@ def test_download_verifies_and_keeps_what_is_complete(at_service: Bitmill, finis
         hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
         for digest, name in zip(sums[::2], sums[1::2], strict=True)
     )
+    assert "compressed-tensors/model.safetensors" in sums
+    assert json.loads((folder / "quantize_config.json").read_text())["dynamic"] == DYNAMIC
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     second = at_service("jobs", "download", finished["id"], "--dst", str(folder))
     assert second.stdout == first.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from core.errors import ArtifactInvalidError, InvalidConfigError
 from core.evaluation.loading import load_model
 from core.events import LinearQuantized
 from core.formats.artifact_check import check_artifact
-from core.pipeline import quantize_checkpoint
+from core.pipeline import Resources, quantize_checkpoint
 from core.preflight.targets import Severity, Target
 from core.quantizers.base import SolvedLinear
 from core.quantizers.rtn import RTNQuantizer
@@ -102,6 +103,17 @@ def test_a_gptq_run_writes_both_without_a_second_solve(source: Path, tmp_path: P
     assert torch.equal(twin[f"{name}.weight_scale"], packed[f"{name}.scales"].T)
     assert torch.equal(twin[f"{name}.weight_zero_point"], packed[f"{name}.qzeros"].T)
     assert twin[f"{name}.weight_shape"].tolist() == [64, 128]
+
+
+def test_a_finished_work_folder_can_be_written_in_another_format(source: Path, tmp_path: Path):
+    """The format is no part of what a run resumes by: nothing is solved again."""
+    config, work, events = RTNConfig(group_size=32), tmp_path / "work", []
+    quantize_checkpoint(source, tmp_path / "first", config, None, work_dir=work, resources=Resources(keep_work=True))
+    options: dict[str, Any] = {"formats": BOTH[::-1], "work_dir": work, "on_event": events.append}
+    quantize_checkpoint(source, tmp_path / "second", config, None, **options)
+    assert not any(isinstance(event, LinearQuantized) for event in events)
+    inner = tmp_path / "second" / "gptq" / "model.safetensors"
+    assert inner.read_bytes() == (tmp_path / "first" / "model.safetensors").read_bytes()
 
 
 def test_the_layout_can_be_the_only_one(source: Path, tmp_path: Path):

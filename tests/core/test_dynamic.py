@@ -69,7 +69,9 @@ def test_bits_and_groups_are_those_of_the_patterns(source: Path, tmp_path: Path)
     assert list(settings["dynamic"]) == list(DYNAMIC)
     assert "dynamic" not in settings["meta"]
     assert check_artifact(out, (Target.GPTQMODEL,)) == []
-    assert "of them with bits=8, group_size=-1, sym=true" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "; 2 of them with bits=8, group_size=-1, sym=true" in card
+    assert r"linears like `model\.layers\.1\.mlp\.` stay in float" in card
 
 
 def test_disk_and_memory_agree_and_the_artifact_loads_as_solved(source: Path, tmp_path: Path):
