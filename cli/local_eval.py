@@ -6,14 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.evaluation.loading import load_model, load_tokenizer
-from core.evaluation.perplexity import perplexity
-
 from cli.output import duration_text, err, out, print_json
 from cli.progress_view import ProgressState, progress_view
 from core.calibration.builtin import builtin_text
 from core.calibration.texts import read_documents
 from core.calibration.windows import consecutive_windows
+from core.evaluation.loading import load_model, load_tokenizer
+from core.evaluation.perplexity import perplexity
 from core.events import Event, StageAdvanced
 
 if TYPE_CHECKING:
