@@ -18,9 +18,10 @@ from api.context import ContextMiddleware
 from api.gate import GateMiddleware
 from api.logs import configure_logs
 from api.problems import Problem
-from api.routes import artifacts, calibration, health, history, jobs, page
+from api.routes import artifacts, calibration, health, history, jobs, page, streams
 from api.services import Services
 from api.settings import ApiSettings, settings_from_env
+from api.termination import on_termination
 
 DESCRIPTION = """Quantizes language models: submit a job, follow it, download an artifact that loads.
 
@@ -47,7 +48,9 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(services.check_start)
-        yield
+        with on_termination(services.hub.close):
+            yield
+        services.hub.close()
         await run_in_threadpool(services.close)
 
     app = FastAPI(
@@ -65,7 +68,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics)
     errors.install(app)
-    for module in (jobs, history, artifacts, calibration, health, page):
+    for module in (jobs, history, streams, artifacts, calibration, health, page):
         app.include_router(module.router)
     page.mount_static(app)
     _complete_openapi(app)

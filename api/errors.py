@@ -33,7 +33,7 @@ from store.errors import (
 )
 
 RETRY_AFTER_S = 5
-DATABASE_BUSY = {"Retry-After": str(RETRY_AFTER_S)}
+TRY_AGAIN = {"Retry-After": str(RETRY_AFTER_S)}
 CODES_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -122,6 +122,23 @@ class RangeNotSatisfiableError(ApiError):
         )
 
 
+class TooManyStreamsError(ApiError):
+    """The service holds as many live streams as it may, or is about to end."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            Refusal(
+                status=503,
+                code="too_many_streams",
+                detail=f"The service serves {limit:,} live streams at a time, and all are taken.",
+                hint="Poll instead, or try again later.",
+                retryable=True,
+                headers=TRY_AGAIN,
+            )
+        )
+
+
 class PreconditionFailedError(ApiError):
     """If-Match names another representation."""
 
@@ -196,7 +213,7 @@ def _store_refusal(error: StoreError) -> Refusal:
         return Refusal(status=422, code=error.code, detail=detail, hint="Use a new key.", errors=(reused,))
     if isinstance(error, StorageUnavailableError):
         detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
-        return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=DATABASE_BUSY)
+        return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=TRY_AGAIN)
     code = "blob_missing" if isinstance(error, NotFoundError) else error.code
     return Refusal(status=500, code=code, detail="Stored data cannot be used.", hint="Report the request id.")
 

@@ -8,6 +8,7 @@ from api.builtin_set import BuiltinSet
 from api.metrics import Metrics
 from api.paging import PageSigner, load_or_create_secret
 from api.settings import ApiSettings
+from api.streams.hub import Hub
 from store.artifacts import ArtifactStore
 from store.queue import Waker
 from store.session import Database
@@ -37,6 +38,7 @@ class Services:
     builtin_set: BuiltinSet
     signer: PageSigner
     metrics: Metrics
+    hub: Hub
 
     @classmethod
     def from_settings(cls, settings: ApiSettings) -> Services:
@@ -51,6 +53,7 @@ class Services:
             builtin_set=BuiltinSet(database, artifacts),
             signer=PageSigner(_secret(settings)),
             metrics=Metrics(),
+            hub=Hub(database, poll_seconds=settings.stream_poll_seconds, max_readers=settings.max_streams),
         )
 
     def check_start(self) -> None:
@@ -63,6 +66,7 @@ class Services:
 
     def close(self) -> None:
         """Closes idle connections."""
+        self.hub.release()
         self.waker.close()
         self.database.dispose()
 

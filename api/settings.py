@@ -17,6 +17,9 @@ class ApiSettings(StoreSettings):
 
     secret_key: signs page tokens; every replica needs the same one. None: one is made and kept in the data directory.
     max_body_bytes: of a JSON body. max_calibration_bytes: of one uploaded text. upload_seconds: for one whole upload.
+    max_streams: live streams at a time; each takes a file descriptor. stream_poll_seconds: between two looks for
+    events, shared by all streams. stream_heartbeat_seconds: of silence before a sign of life. stream_send_seconds:
+    a client that takes nothing for this long is dropped. stream_life_seconds: then the client connects again.
     """
 
     model_config = SettingsConfigDict(env_prefix="BITMILL_", frozen=True, extra="ignore")
@@ -27,6 +30,11 @@ class ApiSettings(StoreSettings):
     max_body_bytes: int = Field(default=MEBIBYTE, ge=1024)
     max_calibration_bytes: int = Field(default=256 * MEBIBYTE, ge=1024)
     upload_seconds: float = Field(default=600.0, gt=0)
+    max_streams: int = Field(default=2000, ge=1)
+    stream_poll_seconds: float = Field(default=0.25, gt=0)
+    stream_heartbeat_seconds: float = Field(default=15.0, gt=0)
+    stream_send_seconds: float = Field(default=20.0, gt=0)
+    stream_life_seconds: float = Field(default=900.0, gt=0)
 
     @property
     def loopback(self) -> bool:

@@ -15,9 +15,11 @@ from api.schemas.jobs import (
     JobProgressView,
     JobView,
     LinearView,
+    LogLineView,
     ProgressView,
+    StreamedEventView,
 )
-from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow
+from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow, LogLine
 
 
 def job_path(job_id: str) -> str:
@@ -81,6 +83,16 @@ def event_view(event: JobEvent) -> EventView:
     return EventView(seq=event.seq, kind=event.kind, at=event.at, attempt=event.attempt, payload=dict(event.payload))
 
 
+def streamed_event_view(event: JobEvent) -> StreamedEventView:
+    """Returns one line of a history with its job."""
+    return StreamedEventView(job_id=event.job_id, **event_view(event).model_dump())
+
+
+def log_line_view(line: LogLine) -> LogLineView:
+    """Returns one line of a log."""
+    return LogLineView.model_validate(asdict(line))
+
+
 def attempt_view(attempt: Attempt) -> AttemptView:
     """Returns one claim."""
     return AttemptView(
@@ -136,6 +148,8 @@ def _links(job_id: str) -> JobLinks:
         progress=f"{base}/progress",
         queue_position=f"{base}/queue-position",
         events=f"{base}/events",
+        events_stream=f"{base}/events/stream",
+        logs=f"{base}/logs",
         linears=f"{base}/linears",
         artifacts=f"{base}/artifacts",
         archive=f"{base}/archive.zip",

@@ -236,6 +236,23 @@ class JobEvent:
     payload: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of an attempt's log; number counts from 1 within the attempt, and a gap tells of dropped lines.
+
+    level: info, warning or error. source: worker (the supervisor) or child (what the engine's process printed).
+    attempt: as read; 0 in a line to be written.
+    """
+
+    number: int
+    at: datetime
+    level: str
+    source: str
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class StreamPlace:
     """A place among the events of all jobs. Places are ordered as events are; of their parts only the order counts."""

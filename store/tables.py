@@ -209,6 +209,19 @@ linears = Table(
     Column("warnings", Document, nullable=False),
 )
 
+log_lines = Table(
+    "log_lines",
+    metadata,
+    _job_key(),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _time("at"),
+    _text("level"),
+    _text("source"),
+    _text("text"),
+    Column("fields", Document, nullable=False),
+)
+
 artifacts = Table(
     "artifacts",
     metadata,

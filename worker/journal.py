@@ -1,4 +1,4 @@
-"""Keeps what happened in a running job until the database has it: history lines, linears' rows, resolved facts.
+"""Keeps what happened in a running job until the database has it: history, linears' rows, resolved facts, log lines.
 
 Order is kept; a batch is forgotten only after the transaction that wrote it has committed.
 """
@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from core.events import LinearQuantized
-from store.jobs import Job, LinearRow
+from store.jobs import Job, LinearRow, LogLine
 from store.repository import Repository
+from worker.joblog import JobLog
 
 LINEAR_FIELDS = frozenset(field.name for field in fields(LinearRow))
 
@@ -24,6 +25,7 @@ class Batch:
     events: tuple[tuple[str, Mapping[str, Any]], ...]
     linears: tuple[LinearRow, ...]
     resolved: Mapping[str, Any]
+    lines: tuple[LogLine, ...]
 
     def write(self, repository: Repository, job: Job) -> None:
         """Writes the batch under the job's lease; raises LeaseLostError where that is gone."""
@@ -33,13 +35,16 @@ class Batch:
             repository.add_event(job.id, job.lease_token, kind, payload)
         if self.linears:
             repository.record_linears(job.id, job.lease_token, self.linears)
+        if self.lines:
+            repository.add_log_lines(job.id, job.lease_token, self.lines)
 
 
 class Journal:
     """Written to by the supervisor, emptied by the thread that holds the lease."""
 
-    def __init__(self, resolved: Mapping[str, Any]) -> None:
+    def __init__(self, resolved: Mapping[str, Any], log: JobLog) -> None:
         """resolved: what earlier attempts found out; it is kept where this attempt says nothing else."""
+        self.log = log
         self._lock = threading.Lock()
         self._events: list[tuple[str, Mapping[str, Any]]] = []
         self._linears: list[LinearRow] = []
@@ -76,10 +81,12 @@ class Journal:
                 events=tuple(self._events),
                 linears=tuple(self._linears),
                 resolved=dict(self._resolved) if self._resolved_changed else {},
+                lines=self.log.waiting(),
             )
 
     def forget(self, batch: Batch) -> None:
         """Drops a batch that is in the database now; what was added since stays."""
+        self.log.forget(batch.lines)
         with self._lock:
             del self._events[: len(batch.events)]
             del self._linears[: len(batch.linears)]

@@ -17,6 +17,7 @@ from store.errors import LeaseLostError, StorageUnavailableError
 from store.jobs import Job, JobProgress, JobState, Stage
 from store.repository import Repository
 from store.session import Database
+from worker.joblog import JobLog
 from worker.journal import Journal
 from worker.settings import WorkerSettings
 
@@ -45,7 +46,7 @@ class Lease:
     def __init__(self, database: Database, job: Job, settings: WorkerSettings, claimed_at: float) -> None:
         """claimed_at: `lease_clock()` before the claim was sent, so that we never believe in a lease that is over."""
         self.job = job
-        self.journal = Journal(job.resolved)
+        self.journal = Journal(job.resolved, JobLog(settings.folder_names))
         self._database = database
         self._settings = settings
         self._renewed_at = claimed_at

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,21 @@ class ChildProcess:
     """One running child. Use as a context manager: on the way out it is dead and reaped, whatever happened."""
 
     def __init__(
-        self, module: str, spec: Line, *, environment: Mapping[str, str], folder: Path, log: FilteringBoundLogger
+        self,
+        module: str,
+        spec: Line,
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        log: FilteringBoundLogger,
+        on_text: Callable[[str], None],
     ) -> None:
         """Starts `python -m module` in `folder` with nothing but `environment`, and sends the spec.
 
-        log: gets what the child writes on standard error, line by line.
+        log, on_text: get what the child writes on standard error, line by line, in a thread of their own.
         """
         self._log = log
+        self._on_text = on_text
         self._oom_kills_before = kernel_oom_kills()
         self._received: queue.Queue[Received] = queue.Queue(LINES_WAITING)
         self._stderr_tail: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
@@ -156,6 +164,7 @@ class ChildProcess:
                 text = line.decode(errors="replace")
                 self._stderr_tail.append(text)
                 self._log.info("child_output", child_pid=self._popen.pid, text=text)
+                self._on_text(text)
             if len(buffer) > MAX_LINE_BYTES:
                 buffer = b""
 

@@ -93,6 +93,13 @@ class WorkerSettings(StoreSettings):
         """Returns where the work folders of running jobs lie."""
         return self.data_dir / "work"
 
+    @property
+    def folder_names(self) -> Mapping[Path, str]:
+        """Returns what the folders of this machine are called where users read of them."""
+        roots = {root.path: root.name for root in self.model_roots}
+        ours = {self.work_root: "work", self.data_dir: "data", self.cache_dir: "cache", PACKAGE_ROOT: "bitmill"}
+        return {Path(sys.prefix): "python", **ours, **roots}
+
     def child_environment(self, *, network: bool = False) -> dict[str, str]:
         """Returns the whole environment of a child: nothing of the service's addresses, keys and secrets is in it."""
         inherited = INHERITED + (INHERITED_FOR_NETWORK if network else ())

@@ -6,6 +6,7 @@ Everything that it writes goes through the lease; once that is lost it kills its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ from worker.errors import (
     retryable,
 )
 from worker.inputs import Inputs
+from worker.joblog import Level
 from worker.lease import Lease
 from worker.observer import Observer
 from worker.process import ChildProcess
@@ -59,6 +61,7 @@ class Supervisor:
     def run(self) -> None:
         """Works the job and writes how it ended. Raises nothing that belongs to the job."""
         self._log.info("attempt_started", worker_id=self._services.worker_id)
+        self._tell("attempt_started", worker=self._services.worker_id)
         self._lease.begin()
         try:
             job = self._lease.finish(self._ending())
@@ -70,6 +73,10 @@ class Supervisor:
         self._log.info("attempt_ended", state=job.state, code=None if job.error is None else job.error.code)
         if job.state.terminal:
             self._folder.remove()
+
+    def _tell(self, text: str, level: Level = "info", **fields: str) -> None:
+        """Adds a line to the log that the job's owner reads."""
+        self._lease.journal.log.add("worker", text, level, **fields)
 
     def _ending(self) -> Transition:
         """Does the work and returns the transition that is to be written; raises LeaseLostError where none may be."""
@@ -98,8 +105,16 @@ class Supervisor:
     def _run_child(self, module: str, spec: QuantizeSpec | DownloadSpec) -> Result:
         network = isinstance(spec, DownloadSpec)
         environment = self._settings.child_environment(network=network)
-        with ChildProcess(module, spec, environment=environment, folder=self._folder.path, log=self._log) as child:
+        with ChildProcess(
+            module,
+            spec,
+            environment=environment,
+            folder=self._folder.path,
+            log=self._log,
+            on_text=partial(self._lease.journal.log.add, "child"),
+        ) as child:
             self._log.info("child_started", module=module, child_pid=child.pid)
+            self._tell("child_started", module=module)
             # A download reports no work, and the hub's library has time limits of its own.
             stall_limit = None if network else self._settings.stall_limit_seconds
             runner = ChildRunner(
@@ -155,6 +170,7 @@ class Supervisor:
         # What a child reported has its traceback in the child's own log lines.
         foreseen = isinstance(error, AttemptFailedError | CoreError | StoreError)
         self._log.warning("attempt_failed", code=failure.code, reason=failure.message, exc_info=not foreseen)
+        self._tell("attempt_failed", "error", code=failure.code, reason=failure.message)
         verdict = judge(
             self._job_error(failure),
             self._history,

@@ -1,4 +1,4 @@
-"""What a job leaves behind while it runs: its events and its solved linears."""
+"""What a job leaves behind while it runs: its events, its log, its solved linears."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query
 
 from api.deps import JobId, JobReader, ServicesDep
 from api.problems import responses
-from api.schemas.jobs import EventList, LinearList
-from api.views import event_view, linear_view
+from api.schemas.jobs import EventList, LinearList, LogList
+from api.schemas.requests import INT32_MAX
+from api.views import event_view, linear_view, log_line_view
+from store.repository.logs import LINES_KEPT
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -36,6 +38,29 @@ def list_events(
     with services.database.reading() as repository:
         events = repository.list_events(job_id, after, page_size, owner=principal.sees)
     return EventList(data=[event_view(event) for event in events], next_after=events[-1].seq if events else after)
+
+
+@router.get(
+    "/logs",
+    operation_id="listLogLines",
+    summary="Read a job's log",
+    responses=responses(401, 403, 404, 422, 503),
+)
+def list_log_lines(
+    job_id: JobId,
+    services: ServicesDep,
+    principal: JobReader,
+    *,
+    tail: Annotated[int, Query(ge=1, le=LINES_KEPT, description="How many of the newest lines.")] = PAGE_SIZE,
+    attempt: Annotated[int | None, Query(ge=1, le=INT32_MAX, description="Of one attempt; of all by default.")] = None,
+) -> LogList:
+    """Returns the newest lines, oldest of them first: what the worker did and what the engine's process printed.
+
+    Each attempt keeps its newest 2,000 lines. They come with the next sign of life of the worker, every 10 seconds.
+    """
+    with services.database.reading() as repository:
+        lines = repository.list_log_lines(job_id, tail, attempt=attempt, owner=principal.sees)
+    return LogList(data=[log_line_view(line) for line in lines])
 
 
 @router.get(

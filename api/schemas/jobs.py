@@ -61,6 +61,8 @@ JOB_EXAMPLE: dict[str, Any] = {
         "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",
         "queue_position": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/queue-position",
         "events": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events",
+        "events_stream": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events/stream",
+        "logs": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/logs",
         "linears": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/linears",
         "artifacts": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts",
         "archive": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/archive.zip",
@@ -101,6 +103,8 @@ class JobLinks(BaseModel):
     progress: str
     queue_position: str
     events: str
+    events_stream: str
+    logs: str
     linears: str
     artifacts: str
     archive: str
@@ -184,12 +188,37 @@ class EventView(BaseModel):
     payload: dict[str, Any]
 
 
+class StreamedEventView(EventView):
+    """The data of an `event` of a stream: with the job that it belongs to."""
+
+    job_id: str
+
+
 class EventList(BaseModel):
     """Events after a sequence number, oldest first."""
 
     object: Literal["list"] = "list"
     data: list[EventView]
     next_after: int = Field(description="Give it as `after` to read on; also where nothing new is there yet.")
+
+
+class LogLineView(BaseModel):
+    """One line of an attempt's log."""
+
+    attempt: int
+    number: int = Field(description="From 1 within the attempt; a gap tells of lines that were dropped.")
+    at: datetime
+    level: Literal["info", "warning", "error"]
+    source: Literal["worker", "child"] = Field(description="The supervisor, or the engine's process.")
+    text: str
+    fields: dict[str, Any]
+
+
+class LogList(BaseModel):
+    """The newest lines, oldest of them first."""
+
+    object: Literal["list"] = "list"
+    data: list[LogLineView]
 
 
 class AttemptView(BaseModel):

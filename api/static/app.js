@@ -1,12 +1,18 @@
-// The page: polls the list of jobs with its ETag, keeps one card per job, and leaves the service alone while hidden.
+// The page: follows the service's events and reads the list of jobs again when one tells of a change; polls it with its
+// ETag where no stream comes. Keeps one card per job, and leaves the service alone while hidden.
 
 import { forget, getChanged, getJson, getKey, setKey } from "./client.js";
 import { isActive, JobCard } from "./card.js";
 import { SubmitForm } from "./form.js";
+import { EventFeed } from "./stream.js";
 import { modelName } from "./text.js";
 
 const POLL_ACTIVE_MS = 1500;
 const POLL_IDLE_MS = 8000;
+// Beside a live stream: only what no event tells of, such as a deleted job.
+const POLL_LIVE_MS = 30_000;
+// Many events that come together are answered by one look at the list.
+const GATHER_MS = 150;
 const HEALTH_MS = 15_000;
 const find = (selector) => document.querySelector(selector);
 
@@ -15,6 +21,8 @@ let listed = [];
 let older = [];
 let nextToken = null;
 let timer = null;
+let live = false;
+let gathering = null;
 
 const filterQuery = () => {
   const state = find("#state-filter").value;
@@ -73,7 +81,42 @@ async function poll() {
     showProblem(error);
   }
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(poll, listed.some(isActive) ? POLL_ACTIVE_MS : POLL_IDLE_MS);
+  if (!document.hidden) timer = setTimeout(poll, pollDelay());
+}
+
+function pollDelay() {
+  if (live) return POLL_LIVE_MS;
+  return listed.some(isActive) ? POLL_ACTIVE_MS : POLL_IDLE_MS;
+}
+
+function takeEvent(kind, data) {
+  if (kind === "progress") {
+    cards.get(data.id)?.advance(data);
+    return;
+  }
+  gathering ??= setTimeout(() => {
+    gathering = null;
+    poll();
+  }, GATHER_MS);
+}
+
+const feed = new EventFeed({
+  onEvent: takeEvent,
+  onState: (now) => {
+    if (now === live) return;
+    live = now;
+    if (!document.hidden) poll();
+  },
+});
+
+function follow() {
+  if (document.hidden) {
+    clearTimeout(timer);
+    feed.stop();
+    return;
+  }
+  feed.start();
+  poll();
 }
 
 function refresh() {
@@ -137,11 +180,13 @@ find("#state-filter").addEventListener("change", () => {
 find("#key-form").addEventListener("submit", (event) => {
   setKey(new FormData(event.target).get("key").trim());
   event.target.reset();
+  feed.stop();
   refresh();
+  follow();
 });
 document.addEventListener("keydown", handleKey);
-document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll()));
+document.addEventListener("visibilitychange", follow);
 setInterval(() => cards.forEach((card) => card.tick()), 1000);
 setInterval(() => document.hidden || checkHealth(), HEALTH_MS);
 checkHealth();
-poll();
+follow();

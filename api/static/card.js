@@ -59,6 +59,14 @@ export class JobCard {
     if (before && before.state !== job.state) this.onState(job);
   }
 
+  /** Shows what a stream tells of a running job between two answers of the list. */
+  advance(progress) {
+    if (!this.job || progress.version <= this.job.version) return;
+    const { version, state, stage, attempt, heartbeat_at } = progress;
+    const shown = Object.fromEntries(Object.keys(this.job.progress).map((name) => [name, progress[name]]));
+    this.update({ ...this.job, version, state, stage, attempt, heartbeat_at, progress: shown });
+  }
+
   toggleDetails() {
     const details = this.find(".details");
     details.hidden = !details.hidden;

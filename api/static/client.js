@@ -44,6 +44,11 @@ export async function getJson(path) {
   return (await checked(await fetch(path, { headers: headers() }))).json();
 }
 
+/** Returns a response whose body goes on; lastId: of the last event that was seen. */
+export async function openStream(path, lastId, signal) {
+  return checked(await fetch(path, { headers: headers(lastId ? { "Last-Event-ID": lastId } : {}), cache: "no-store", signal }));
+}
+
 export async function postJson(path, body) {
   const options = { method: "POST", headers: headers() };
   if (body !== undefined) {

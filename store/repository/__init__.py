@@ -11,11 +11,12 @@ from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
 from store.repository.jobs import JobPart
 from store.repository.leases import LeasePart
+from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
 from store.repository.stream import StreamPart
 
 __all__ = ["Repository"]
 
 
-class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart):
+class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart, LogPart):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -1,8 +1,10 @@
-"""Events and linears: complete, in order, read on from where the last page ended."""
+"""Events, log and linears: complete, in order, read on from where the last page ended."""
 
 from __future__ import annotations
 
-from store.jobs import LinearRow
+from datetime import UTC, datetime
+
+from store.jobs import LinearRow, LogLine
 from tests.api.service import Service
 
 
@@ -69,3 +71,29 @@ def test_linears_are_paged_in_the_models_order(service_on_each: Service):
     other = service_on_each.submit()["id"]
     refused = service_on_each.client.get(f"/v1/jobs/{other}/linears", params={"page_token": token})
     assert refused.json()["code"] == "invalid_page_token"
+
+
+def test_the_log_shows_its_newest_lines(service_on_each: Service):
+    """As many as asked for, oldest first; none before a worker has written any."""
+    job_id = service_on_each.submit()["id"]
+    path = service_on_each.client.get(f"/v1/jobs/{job_id}").json()["links"]["logs"]
+    assert service_on_each.client.get(path).json() == {"object": "list", "data": []}
+    job = service_on_each.claim()
+    at = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+    lines = [LogLine(number=n, at=at, level="info", source="child", text=f"line {n}") for n in (1, 2, 3)]
+    with service_on_each.services.database.transaction() as repository:
+        repository.add_log_lines(job.id, job.lease_token, lines)
+    shown = service_on_each.client.get(path, params={"tail": 2}).json()["data"]
+    assert [line["text"] for line in shown] == ["line 2", "line 3"]
+    assert shown[0] == {
+        "attempt": 1,
+        "number": 2,
+        "at": "2026-11-24T09:00:00Z",
+        "level": "info",
+        "source": "child",
+        "text": "line 2",
+        "fields": {},
+    }
+    assert service_on_each.client.get(path, params={"attempt": 2}).json()["data"] == []
+    assert service_on_each.client.get(path, params={"tail": 0}).status_code == 422
+    assert service_on_each.client.get("/v1/jobs/job_0/logs").status_code == 404

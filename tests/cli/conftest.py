@@ -28,14 +28,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory, models: Path, cache_dir: Path) -> Iterator[RunningService]:
     """`bitmill up`, ready."""
     with running_service(tmp_path_factory.mktemp("service") / "data", models, cache_dir) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def at_service(service: RunningService) -> Bitmill:
     """Runs a command that finds the service by BITMILL_URL."""
 
