@@ -11,7 +11,7 @@ import psutil
 import torch
 
 _M_MMAP_THRESHOLD = -3
-_MMAP_BYTES = 4 << 20
+_MMAP_BYTES = 1 << 20
 
 
 def numerics_profile() -> str:
