@@ -18,7 +18,7 @@ from api.context import ContextMiddleware
 from api.gate import GateMiddleware
 from api.logs import configure_logs
 from api.problems import Problem
-from api.routes import artifacts, calibration, health, history, jobs, page, streams
+from api.routes import artifacts, batches, calibration, health, history, jobs, page, streams
 from api.services import Services
 from api.settings import ApiSettings, settings_from_env
 from api.termination import on_termination
@@ -29,6 +29,7 @@ Errors are RFC 9457 problem details with a stable `code`. Reads carry an `ETag` 
 Times are UTC. On loopback no key is needed; every other binding takes `Authorization: Bearer bm_...`."""
 TAGS = [
     {"name": "jobs", "description": "Submit, follow, cancel and retry."},
+    {"name": "batches", "description": "Many jobs in one call, side by side."},
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
@@ -68,7 +69,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics)
     errors.install(app)
-    for module in (jobs, history, streams, artifacts, calibration, health, page):
+    for module in (jobs, batches, history, streams, artifacts, calibration, health, page):
         app.include_router(module.router)
     page.mount_static(app)
     _complete_openapi(app)

@@ -114,6 +114,12 @@ def calibration_set_identifier(calibration_set_id: str) -> str:
     return _require_identifier("calibration set", calibration_set_id)
 
 
+def batch_identifier(batch_id: str) -> str:
+    """Returns the path's batch id; raises NotFoundError where it cannot be one."""
+    return _require_identifier("batch", batch_id)
+
+
 JobId = Annotated[str, Depends(job_identifier)]
 ArtifactId = Annotated[str, Depends(artifact_identifier)]
+BatchId = Annotated[str, Depends(batch_identifier)]
 CalibrationSetId = Annotated[str, Depends(calibration_set_identifier)]

@@ -73,6 +73,8 @@ def progress_view(job: Job) -> JobProgressView:
 def spec_view(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens a stored spec into the form of a request."""
     grid = {name: value for name, value in spec["quantization"].items() if name != "schema_version"}
+    # Stored as pairs, which keep their order in any database.
+    grid["dynamic"] = dict(grid.get("dynamic", ()))
     calibration = {} if spec["calibration"] is None else {"calibration": spec["calibration"]}
     rest = {name: value for name, value in spec.items() if name not in {"model", "quantization", "calibration"}}
     return {"model": spec["model"], **grid, **calibration, **rest}

@@ -195,19 +195,21 @@ def _require_success(job: dict[str, Any]) -> None:
 def _prove(steps: Steps, model: Path, artifact: Path) -> None:
     """Measures both models on held-out text and lets the downloaded one speak."""
     with steps.working("loading the engine"):
-        from cli.local_eval import measure
+        from cli.local_eval import load, measure, measure_loaded
         from core.calibration.builtin import builtin_text
         from core.calibration.windows import consecutive_windows
         from core.evaluation.generate import generate_sentence
-        from core.evaluation.loading import load_model, load_tokenizer
+        from core.evaluation.loading import load_tokenizer
 
     tokenizer = load_tokenizer(artifact)
     windows = consecutive_windows(builtin_text("evaluation"), tokenizer, EVAL_SEQ_LEN, EVAL_WINDOWS)
     with progress_view(steps.console) as view:
-        before, after = (measure(folder, windows, view) for folder in (model, artifact))
+        before = measure(model, windows, view)
+        quantized = load(artifact, view)
+        after = measure_loaded(quantized, artifact, windows, view)
     _say_perplexity(steps, before, after)
     with steps.working("generating"):
-        answer = generate_sentence(load_model(artifact), tokenizer, PROMPT)
+        answer = generate_sentence(quantized, tokenizer, PROMPT)
     steps.done("Generated", f'"{PROMPT}"  →  "{answer}"', prompt=PROMPT, answer=answer)
 
 

@@ -5,6 +5,7 @@ An option that is not given stays out of the request: defaults are written in `c
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from core.configs import (
     ScaleSearch,
     config_from_dict,
 )
+from core.errors import InvalidConfigError
+from core.overrides import FORM
 from core.preflight.targets import Target
 
 _DEFAULT = GPTQConfig()
@@ -54,6 +57,15 @@ SymOption = Annotated[
         "--sym/--no-sym",
         help="Fixed zero point (GPTQ v1 format), or one per group (v2).",
         show_default="sym",
+        rich_help_panel=GRID,
+    ),
+]
+DynamicOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dynamic",
+        metavar="JSON",
+        help='Options of single linears, first match: {"+:REGEX": {"bits": 8}, "-:REGEX": {}} (- leaves it in float).',
         rich_help_panel=GRID,
     ),
 ]
@@ -182,6 +194,7 @@ class QuantizationOptions:
     scale_search: ScaleSearch | None
     signed_scales: bool | None
     mismatch_alpha: float | None
+    dynamic: str | None = None
 
     def given(self) -> dict[str, Any]:
         """Returns the fields of a request: what was typed, with `order` for the two flags that spell it."""
@@ -190,6 +203,7 @@ class QuantizationOptions:
             "bits": self.bits,
             "group_size": self.group_size,
             "sym": self.sym,
+            "dynamic": None if self.dynamic is None else _parsed(self.dynamic),
             "order": self._order(),
             "damp_percent": self.damp_percent,
             "true_sequential": self.true_sequential,
@@ -213,6 +227,13 @@ class QuantizationOptions:
                 static_groups=_DEFAULT.order.fixes_groups if self.static_groups is None else self.static_groups,
             )
         )
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidConfigError("dynamic", text, f"not JSON ({error})", FORM) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

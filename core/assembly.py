@@ -33,6 +33,7 @@ from core.formats.quantize_config import (
     quantization_config_dict,
     quantize_config_text,
 )
+from core.preflight.mixed import linear_grids
 from core.preflight.source import MATRIX_DIMENSIONS, ModelFacts
 from core.preflight.targets import Grid, Severity, Shapes
 from core.report import REPORT_FILE, QuantizationReport
@@ -126,13 +127,13 @@ class Assembly:
 
     def _add_compressed(self, writer: ArtifactWriter, path: Path) -> None:
         """Adds a block file, which is in the GPTQ layout, in the other one: every matrix is its transpose."""
-        entries = read_entries(path)
+        entries, grids = read_entries(path), self._grids
         for name in sorted(entries):
             prefix, _, suffix = name.rpartition(".")
             if suffix not in SUFFIXES:
                 writer.add_entry(entries[name])
                 continue
-            twin = compressed_tensors.transposed_suffixes(sym=self.config.sym).get(suffix)
+            twin = compressed_tensors.transposed_suffixes(sym=grids[prefix].sym).get(suffix)
             if twin is not None:
                 writer.add_transposed(entries[name], name=f"{prefix}.{twin}")
             if twin == compressed_tensors.PACKED:
@@ -170,10 +171,12 @@ class Assembly:
         if layout is Format.GPTQ:
             gathers = isinstance(self.config, GPTQConfig) and self.config.order is Order.DESC_ACT
             return quantization_config_dict(self.config, desc_act=gathers, meta=meta)
-        grid = Grid(bits=self.config.bits, group_size=self.config.group_size, sym=self.config.sym)
-        return compressed_tensors.compressed_config_dict(
-            dict.fromkeys(self.shapes, grid), self._float_matrices(), meta=meta
-        )
+        return compressed_tensors.compressed_config_dict(self._grids, self._float_matrices(), meta=meta)
+
+    @property
+    def _grids(self) -> dict[str, Grid]:
+        grids = linear_grids(self.config, self.shapes)
+        return {name: grid for name, grid in grids.items() if grid is not None}
 
     def _float_matrices(self) -> list[str]:
         """Returns the modules whose matrices stay in float."""

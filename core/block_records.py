@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
@@ -18,6 +19,16 @@ from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.quantizers.block import SolvedBlock
 from core.report import LinearReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Linear:
+    """A linear that is quantized. name: inside its block; stored_name: in the checkpoint."""
+
+    name: str
+    stored_name: str
+    module: nn.Module
+    config: QuantizationConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +41,16 @@ class BlockRecords:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Returns (out_features, in_features) of every linear by its stored name; refuses what cannot be packed."""
         found = {}
-        for index, block in enumerate(self.skeleton.blocks.modules):
-            for name, module in find_linears(block).items():
-                out_features, in_features = linear_weight(module).shape
-                check_packable(out_features, in_features, self.config.bits)
-                found[self._stored_name(index, name)] = (out_features, in_features)
+        for index in range(len(self.skeleton.blocks.modules)):
+            for linear in self._linears(index):
+                out_features, in_features = linear_weight(linear.module).shape
+                check_packable(out_features, in_features, linear.config.bits)
+                found[linear.stored_name] = (out_features, in_features)
         return found
+
+    def config_of(self, index: int, name: str) -> QuantizationConfig | None:
+        """Returns the config of one linear of a block; None where it stays in float."""
+        return self.config.for_linear(self._stored_name(index, name))
 
     def tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
         """Returns a solved block's packed tensors."""
@@ -43,7 +58,7 @@ class BlockRecords:
         linears = find_linears(self.skeleton.blocks.modules[index])
         for name, linear in solved.linears.items():
             bias = getattr(linears[name], "bias", None)
-            packed |= to_gptq_tensors(self._stored_name(index, name), linear.weight, bias)
+            packed |= to_gptq_tensors(self._stored_name(index, name), linear.weight, bias, version=self._version)
         return packed
 
     def rows(self, index: int, solved: SolvedBlock) -> list[dict[str, Any]]:
@@ -67,23 +82,23 @@ class BlockRecords:
 
     def restore(self, index: int, packed: Mapping[str, torch.Tensor]) -> None:
         """Puts a recorded block's quantized weights into the loaded block."""
-        for name, module in find_linears(self.skeleton.blocks.modules[index]).items():
+        for linear in self._linears(index):
             weight = from_gptq_tensors(
-                self._stored_name(index, name),
+                linear.stored_name,
                 packed,
-                bits=self.config.bits,
-                group_size=self.config.group_size,
-                sym=self.config.sym,
-                version=checkpoint_format(sym=self.config.sym),
+                bits=linear.config.bits,
+                group_size=linear.config.group_size,
+                sym=linear.config.sym,
+                version=self._version,
             )
-            set_linear_weight(module, weight.dequantize(COMPUTE_DTYPE))
+            set_linear_weight(linear.module, weight.dequantize(COMPUTE_DTYPE))
 
     def consumed(self) -> Iterator[str]:
         """Yields the source tensors that solved linears replace: weights, and biases where there are any."""
-        for index, block in enumerate(self.skeleton.blocks.modules):
-            for name in find_linears(block):
+        for index in range(len(self.skeleton.blocks.modules)):
+            for linear in self._linears(index):
                 for parameter in ("weight", "bias"):
-                    target = f"{self.skeleton.blocks.path(index)}.{name}.{parameter}"
+                    target = f"{self.skeleton.blocks.path(index)}.{linear.name}.{parameter}"
                     if target in self.skeleton.names.source_of:
                         yield self.skeleton.names.source_of[target]
 
@@ -96,6 +111,19 @@ class BlockRecords:
             for target, original in declared.items()
             if target in source_of and original in source_of
         }
+
+    @property
+    def _version(self) -> str:
+        """One version for the whole checkpoint: the second as soon as one linear may need it."""
+        return checkpoint_format(sym=self.config.always_sym)
+
+    def _linears(self, index: int) -> Iterator[_Linear]:
+        """Yields the linears of a block that are quantized."""
+        for name, module in find_linears(self.skeleton.blocks.modules[index]).items():
+            config = self.config_of(index, name)
+            if config is not None:
+                stored_name = self._stored_name(index, name)
+                yield _Linear(name=name, stored_name=stored_name, module=module, config=config)
 
     def _stored_name(self, index: int, name: str) -> str:
         """Returns a linear's name in the checkpoint, without `.weight`."""

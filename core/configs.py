@@ -5,16 +5,18 @@ Standard library only: the API validates with this module and its image carries 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Self, TypeVar
 
 from core.errors import InvalidConfigError
+from core.overrides import Overrides, skips
 
 E = TypeVar("E", bound=StrEnum)
 
 SCHEMA_VERSION = 1
+NO_OVERRIDES = Overrides({})
 BITS = (2, 3, 4, 8)
 
 
@@ -94,13 +96,18 @@ class QuantizationConfig:
 
     bits: 2, 3, 4 or 8. group_size: inputs that share one scale, -1 for the whole row; it must divide every
     linear's in_features (checked against the model in `core.preflight`). sym: zero point fixed at 2^(bits-1).
+    dynamic: other options for single linears, or none at all, by patterns of their stored names (`core.overrides`); a
+    plain mapping is taken too.
     """
 
     method: ClassVar[Method]
+    per_linear: ClassVar[frozenset[str]] = frozenset({"bits", "group_size", "sym"})
+    """The options that `dynamic` may change."""
 
     bits: int = 4
     group_size: int = 128
     sym: bool = True
+    dynamic: Overrides = NO_OVERRIDES
 
     def __post_init__(self) -> None:
         """Raises InvalidConfigError, naming the field, where a value is out of range."""
@@ -113,10 +120,38 @@ class QuantizationConfig:
             "-1 (one group per row) or a positive divisor of every linear's in_features",
         )
         _require(isinstance(self.sym, bool), "sym", self.sym, "not a boolean", "true or false")
+        object.__setattr__(self, "dynamic", Overrides.from_value(self.dynamic))
+        for pattern in self.dynamic:
+            self._changed_by(pattern)
+
+    def for_linear(self, name: str) -> Self | None:
+        """Returns one linear's config, without `dynamic`; None where it stays in float. name: as stored."""
+        if not self.dynamic:
+            return self
+        pattern = self.dynamic.match(name)
+        if pattern is None:
+            return replace(self, dynamic=NO_OVERRIDES)
+        return None if skips(pattern) else self._changed_by(pattern)
+
+    @property
+    def always_sym(self) -> bool:
+        """Whether no linear can have an asymmetric grid."""
+        return self.sym and all(changes.get("sym", True) for changes in self.dynamic.values())
+
+    def _changed_by(self, pattern: str) -> Self:
+        """Returns the config with a pattern's options; raises InvalidConfigError where one is unknown or wrong."""
+        changes = self.dynamic[pattern]
+        try:
+            _refuse_unknown(changes, self.per_linear)
+            return replace(self, dynamic=NO_OVERRIDES, **changes)
+        except InvalidConfigError as error:
+            reason = f"{error.field} of {pattern}: {error.reason}"
+            raise InvalidConfigError("dynamic", dict(changes), reason, error.allowed) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, with `method` and `schema_version`."""
         values = {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        values["dynamic"] = self.dynamic.to_pairs()
         return {"schema_version": SCHEMA_VERSION, "method": str(self.method), **values}
 
 
@@ -140,6 +175,7 @@ class GPTQConfig(QuantizationConfig):
     """
 
     method: ClassVar[Method] = Method.GPTQ
+    per_linear: ClassVar[frozenset[str]] = QuantizationConfig.per_linear | {"damp_percent", "scale_search"}
 
     order: Order = Order.DESC_ACT_STATIC
     damp_percent: float = 0.05
@@ -248,6 +284,6 @@ def _enum(kind: type[E], field: str, value: object) -> E:
         raise InvalidConfigError(field, value, "unknown value", ", ".join(kind)) from error
 
 
-def _refuse_unknown(values: dict[str, Any], known: set[str], prefix: str = "") -> None:
+def _refuse_unknown(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> None:
     for name, value in values.items():
         _require(name in known, f"{prefix}{name}", value, "unknown option", ", ".join(sorted(known)))

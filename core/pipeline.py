@@ -34,7 +34,7 @@ from core.preflight.checks import check_config
 from core.preflight.source import ModelFacts, inspect_source
 from core.preflight.targets import Shapes
 from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches
-from core.quantizers.dispatch import quantizer_for
+from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.report import LinearReport, QuantizationReport
 
 # A constant, not an option: the bytes of an artifact must not hang on how much memory a machine has.
@@ -124,6 +124,8 @@ class _Run:
             self.skeleton = Skeleton.open(self.source_dir, self.reader)
             self.records = BlockRecords(skeleton=self.skeleton, config=self.config)
             self.shapes = self.records.shapes()
+            per_linear = PerLinear()
+            self.walk.choose = lambda index, name: per_linear.of(self.records.config_of(index, name))
             fingerprint = self._fingerprint()
             manifest = Manifest.open(work_dir, fingerprint, on_fault=on_fault)
             self.resumed = manifest.blocks_done

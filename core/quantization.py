@@ -20,7 +20,7 @@ from core.model.capture import ModelCall, capture
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
-from core.quantizers.dispatch import quantizer_for
+from core.quantizers.dispatch import PerLinear, quantizer_for
 
 _ATTRIBUTE = "_bitmill_preparation"
 
@@ -70,6 +70,8 @@ def convert(
 ) -> nn.Module:
     """Quantizes the linears of every block and replaces them by `QuantizedLinear` modules.
 
+    Patterns of `config.dynamic` are matched with module paths, which most checkpoints' names are too.
+
     config: another config than the one given to `prepare`; a model that was never prepared needs one, and it must be
     of a method without calibration. Returns the quantized model, without any trace of `prepare`.
     Raises CalibrationRefusedError where the method needs calibration calls and none were made, NumericalError.
@@ -83,7 +85,13 @@ def convert(
     calls = preparation.calls if preparation else []
     if quantizer.needs_calibration and not calls:
         raise _no_calls("No call was made between prepare and convert.")
-    walk = BlockWalk(quantizer=quantizer, on_event=lambda _: None, should_stop=lambda: False)
+    blocks, per_linear = find_blocks(model), PerLinear()
+    walk = BlockWalk(
+        quantizer=quantizer,
+        on_event=lambda _: None,
+        should_stop=lambda: False,
+        choose=lambda index, name: per_linear.of(chosen.for_linear(f"{blocks.path(index)}.{name}")),
+    )
     was_training = model.training
     model.eval()
     with torch.no_grad():

@@ -22,6 +22,7 @@ class IdPrefix(StrEnum):
     ARTIFACT = "art"
     API_KEY = "key"
     WORKER = "wrk"
+    BATCH = "bat"
 
 
 def uuid7() -> uuid.UUID:

@@ -198,6 +198,50 @@ class Cursor:
     id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCell:
+    """One job of a batch to be stored, with the places of its model and config in the request."""
+
+    model_index: int
+    config_index: int
+    job: NewJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """Jobs that are submitted together. idempotency_key and request_sha256: as a NewJob's, for the batch as a whole."""
+
+    owner_key_id: str
+    name: str
+    cells: tuple[BatchCell, ...]
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchMember:
+    """A job of a batch. artifact_bytes: of all its files, None before the end. mean_relative_loss: over the linears
+    that are solved so far and have one.
+    """
+
+    job: Job
+    model_index: int
+    config_index: int
+    artifact_bytes: int | None
+    mean_relative_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Jobs that were submitted together, by model and config; deleted ones are missing."""
+
+    id: str
+    owner_key_id: str
+    name: str
+    created_at: datetime
+    members: tuple[BatchMember, ...]
+
+
 def model_name(spec: Mapping[str, Any]) -> str:
     """Returns what a list is filtered by: the hub name, or the local path as it was submitted."""
     model = spec["model"]

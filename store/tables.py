@@ -162,6 +162,28 @@ job_labels = Table(
     Index("ix_job_labels_key_value", "key", "value", "job_id"),
 )
 
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("owner_key_id"),
+    _text("name"),
+    _text("idempotency_key", nullable=True),
+    _text("request_sha256", nullable=True),
+    _time("created_at"),
+    UniqueConstraint("owner_key_id", "idempotency_key", name="uq_batches_owner_idempotency_key"),
+)
+
+batch_jobs = Table(
+    "batch_jobs",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("model_index", Integer, primary_key=True, autoincrement=False),
+    Column("config_index", Integer, primary_key=True, autoincrement=False),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    UniqueConstraint("job_id", name="uq_batch_jobs_job"),
+)
+
 attempts = Table(
     "attempts",
     metadata,

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from core.configs import BITS, DEFAULT_FORMATS, CalibrationConfig, Format, GPTQConfig, Method, Order, ScaleSearch
+from core.overrides import MAX_PATTERNS
 from store.jobs import NewJob
 
 INT32_MAX = 2**31 - 1
 BUILTIN_SET = "builtin"
 LABELS_MAX = 32
+BATCH_JOBS_MAX = 100
 
 
 def default_of(config_class: type[Any], name: str) -> Any:  # noqa: ANN401 - of whatever type the field has
@@ -67,6 +69,9 @@ class HubModel(Strict):
     )
 
 
+AnyModel = Annotated[PathModel | HubModel, Field(discriminator="source")]
+
+
 class CalibrationOptions(Strict):
     """Which text is drawn from, and how many windows of how many tokens."""
 
@@ -92,26 +97,9 @@ class CalibrationOptions(Strict):
     )
 
 
-class JobRequest(Strict):
-    """One model, one method, one artifact. What is left out takes the documented default."""
+class JobOptions(Strict):
+    """What is done to a model. What is left out takes the documented default."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": {"source": "path", "path": "/models/SmolLM2-135M-Instruct"},
-                    "method": "gptq",
-                    "bits": 4,
-                    "group_size": 64,
-                    "calibration": {"set": "builtin", "samples": 32, "seq_len": 512, "seed": 0},
-                    "targets": ["gptqmodel", "transformers"],
-                    "labels": {"team": "search"},
-                }
-            ]
-        },
-    )
-
-    model: Annotated[PathModel | HubModel, Field(discriminator="source")]
     method: Annotated[Method, Field(strict=False)] = Field(
         default=Method.GPTQ, description="`rtn` rounds to nearest and takes no calibration."
     )
@@ -125,6 +113,15 @@ class JobRequest(Strict):
         description="Inputs that share one scale; -1: a whole row. Must divide every linear's inputs.",
     )
     sym: bool = Field(default=default_of(GPTQConfig, "sym"), description="Zero point fixed at the middle of the grid.")
+    dynamic: dict[str, dict[str, bool | float | int | str]] = Field(
+        default={},
+        max_length=MAX_PATTERNS,
+        description=(
+            "Other options for single linears: `+:regex` with options, `-:regex` with none to leave linears in float. "
+            "The first pattern that matches a stored name from its start decides; one that decides nothing is refused."
+        ),
+        examples=[{r"+:.*\.down_proj": {"bits": 8}, r"-:model\.layers\.0\.": {}}],
+    )
     order: Annotated[Order, Field(strict=False)] = Field(
         default=default_of(GPTQConfig, "order"), description="Column order and source of the group scales."
     )
@@ -171,4 +168,54 @@ class JobRequest(Strict):
     )
     max_attempts: int = Field(
         default=default_of(NewJob, "max_attempts"), ge=1, le=10, description="Attempts before a failure is final."
+    )
+
+
+class JobRequest(JobOptions):
+    """One model, one method, one artifact. What is left out takes the documented default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": {"source": "path", "path": "/models/SmolLM2-135M-Instruct"},
+                    "method": "gptq",
+                    "bits": 4,
+                    "group_size": 64,
+                    "calibration": {"set": "builtin", "samples": 32, "seq_len": 512, "seed": 0},
+                    "targets": ["gptqmodel", "transformers"],
+                    "labels": {"team": "search"},
+                }
+            ]
+        },
+    )
+
+    model: AnyModel
+
+
+class BatchRequest(Strict):
+    """Every config on every model: one job each. Nothing is stored where one of them cannot run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "bits against group size",
+                    "models": [{"source": "path", "path": "/models/SmolLM2-135M-Instruct"}],
+                    "configs": [
+                        {"bits": 4, "group_size": 64, "evaluate": True},
+                        {"bits": 3, "group_size": 32, "evaluate": True},
+                        {"method": "rtn", "bits": 4, "group_size": 64, "evaluate": True},
+                    ],
+                    "labels": {"study": "first"},
+                }
+            ]
+        },
+    )
+
+    name: Annotated[str, StringConstraints(max_length=200), AfterValidator(_printable)] = ""
+    models: list[AnyModel] = Field(min_length=1, max_length=BATCH_JOBS_MAX)
+    configs: list[JobOptions] = Field(min_length=1, max_length=BATCH_JOBS_MAX)
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=LABELS_MAX, description="For every job; a config's own labels win."
     )

@@ -15,9 +15,10 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from transformers.pytorch_utils import Conv1D
 
 from core.checkpoint.reader import CheckpointReader
-from core.errors import ArtifactInvalidError, ModelProblem, ModelRefusedError
+from core.errors import ArtifactInvalidError, InvalidConfigError, ModelProblem, ModelRefusedError
 from core.formats import compressed_tensors
 from core.formats.gptq import SUFFIXES, V1, V2, from_gptq_tensors
+from core.formats.quantize_config import grid_for
 from core.model.skeleton import Skeleton
 from core.preflight.model_config import CONFIG_FILE, read_json_object, refuse_code
 
@@ -80,18 +81,22 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPTQLayout:
-    """The GPTQ checkpoint layout."""
+    """The GPTQ checkpoint layout. quantization: config.json's `quantization_config`."""
 
-    bits: int
-    group_size: int
-    sym: bool
+    quantization: Mapping[str, Any]
     version: str
     suffixes: tuple[str, ...] = SUFFIXES
 
     def weight(self, prefix: str, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
         """Returns a linear."""
+        try:
+            grid = grid_for(self.quantization, prefix)
+        except InvalidConfigError as error:
+            raise ArtifactInvalidError(CONFIG_FILE, str(error)) from error
+        if grid is None:
+            raise ArtifactInvalidError(prefix, "packed, though dynamic leaves it in float.")
         return from_gptq_tensors(
-            prefix, tensors, bits=self.bits, group_size=self.group_size, sym=self.sym, version=self.version
+            prefix, tensors, bits=grid.bits, group_size=grid.group_size, sym=grid.sym, version=self.version
         )
 
 
@@ -117,8 +122,10 @@ def layout_of(quantization: object) -> Layout:
             "group_size": int(group_size),
             "sym": bool(sym),
             "checkpoint_format": str(version),
+            **rest,
         } if version in {V1, V2}:
-            return GPTQLayout(bits=bits, group_size=group_size, sym=sym, version=version)
+            grid = {"bits": bits, "group_size": group_size, "sym": sym, "dynamic": rest.get("dynamic")}
+            return GPTQLayout(quantization=grid, version=version)
         case {"quant_method": compressed_tensors.METHOD, "format": compressed_tensors.LAYOUT, "config_groups": groups}:
             return CompressedLayout(groups=groups)
     raise ArtifactInvalidError(CONFIG_FILE, f"quantization_config is no layout of ours: {json.dumps(quantization)}.")

@@ -15,16 +15,17 @@ import torch
 from safetensors import safe_open
 
 from core.configs import Format
-from core.errors import ArtifactInvalidError, ModelRefusedError
+from core.errors import ArtifactInvalidError, InvalidConfigError, ModelRefusedError
 from core.formats import compressed_tensors
 from core.formats.compressed_check import compressed_findings, compressed_linears
 from core.formats.findings import Finding
 from core.formats.gptq import V1, V2
 from core.formats.packing import unpack
-from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE
+from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE, grid_for
+from core.preflight.mixed import shapes_by_grid
 from core.preflight.model_files import read_tensors
 from core.preflight.safetensors_header import TensorFacts
-from core.preflight.targets import FUSED_LINEARS, Grid, Shapes, Target, violations
+from core.preflight.targets import FUSED_LINEARS, Grid, Target, violations
 
 REQUIRED_KEYS: Final = (
     "quant_method",
@@ -45,23 +46,30 @@ class _Artifact:
     tensors: Mapping[str, TensorFacts]
 
     @property
-    def bits(self) -> int:
-        return int(self.quantization["bits"])
-
-    @property
     def prefixes(self) -> list[str]:
         return sorted(name.removesuffix(".qweight") for name in self.tensors if name.endswith(".qweight"))
 
     @property
-    def shapes(self) -> Shapes:
-        """Returns (out_features, in_features) of every quantized linear: the one from qweight, the other from g_idx."""
-        return {
-            prefix: (
-                self.tensors[f"{prefix}.qweight"].shape[-1],
-                self.tensors[f"{prefix}.qweight"].shape[0] * 32 // self.bits,
-            )
-            for prefix in self.prefixes
-        }
+    def linears(self) -> dict[str, tuple[Grid, tuple[int, int]]]:
+        """Returns grid and (out_features, in_features) of every packed linear.
+
+        Raises ArtifactInvalidError where `dynamic` leaves one in float or holds a pattern that is none.
+        """
+        found = {}
+        for prefix in self.prefixes:
+            grid = self._grid(prefix)
+            words, out_features = self.tensors[f"{prefix}.qweight"].shape
+            found[prefix] = grid, (out_features, words * 32 // grid.bits)
+        return found
+
+    def _grid(self, prefix: str) -> Grid:
+        try:
+            grid = grid_for(self.quantization, prefix)
+        except InvalidConfigError as error:
+            raise ArtifactInvalidError(CONFIG_FILE, str(error)) from error
+        if grid is None:
+            raise ArtifactInvalidError(CONFIG_FILE, f"dynamic leaves {prefix} in float, which is packed.")
+        return grid
 
     def tensor(self, name: str) -> torch.Tensor:
         with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
@@ -91,15 +99,8 @@ def _check_compressed(artifact: _Artifact, targets: Sequence[Target]) -> list[Fi
     findings = list(compressed_findings(artifact.quantization, artifact.tensors, artifact.tensor))
     if findings:
         return findings
-    by_grid: dict[Grid, dict[str, tuple[int, int]]] = {}
-    for name, (grid, shape) in compressed_linears(artifact.quantization, artifact.tensors).items():
-        by_grid.setdefault(grid, {})[name] = shape
-    return [
-        Finding(file=CONFIG_FILE, detail=broken.detail, target=target, severity=broken.severity)
-        for target in targets
-        for grid, shapes in by_grid.items()
-        for broken in violations(target, grid, shapes, Format.COMPRESSED_TENSORS)
-    ]
+    linears = compressed_linears(artifact.quantization, artifact.tensors)
+    return [finding for target in targets for finding in _grid_findings(target, linears, Format.COMPRESSED_TENSORS)]
 
 
 def _open(folder: Path) -> _Artifact:
@@ -123,7 +124,8 @@ def _config_findings(folder: Path, quantization: Mapping[str, Any]) -> Iterator[
         same = False
     if not same:
         yield Finding(file=QUANTIZE_CONFIG_FILE, detail="not the same object as config.json's quantization_config.")
-    expected = V1 if quantization["sym"] else V2
+    changes = (quantization.get("dynamic") or {}).values()
+    expected = V1 if quantization["sym"] and all(changed.get("sym", True) for changed in changes) else V2
     if quantization["checkpoint_format"] != expected:
         yield Finding(file=CONFIG_FILE, detail=f"checkpoint_format is not {expected}, which sym asks for.")
 
@@ -131,12 +133,11 @@ def _config_findings(folder: Path, quantization: Mapping[str, Any]) -> Iterator[
 def _tensor_findings(artifact: _Artifact) -> Iterator[Finding]:
     if not artifact.prefixes:
         yield Finding(file="model.safetensors", detail="no quantized linear.")
-    for prefix, (out_features, in_features) in artifact.shapes.items():
-        group_size = int(artifact.quantization["group_size"])
-        groups = 1 if group_size == -1 else -(-in_features // group_size)
+    for prefix, (grid, (out_features, in_features)) in artifact.linears.items():
+        groups = 1 if grid.group_size == -1 else -(-in_features // grid.group_size)
         expected = {
-            "qweight": ("int32", (in_features * artifact.bits // 32, out_features)),
-            "qzeros": ("int32", (groups, out_features * artifact.bits // 32)),
+            "qweight": ("int32", (in_features * grid.bits // 32, out_features)),
+            "qzeros": ("int32", (groups, out_features * grid.bits // 32)),
             "scales": ("float16", (groups, out_features)),
             "g_idx": ("int32", (in_features,)),
         }
@@ -151,14 +152,15 @@ def _tensor_findings(artifact: _Artifact) -> Iterator[Finding]:
 
 
 def _value_findings(artifact: _Artifact) -> Iterator[Finding]:
-    for prefix, (_, in_features) in artifact.shapes.items():
+    first = artifact.quantization["checkpoint_format"] == V1
+    for prefix, (grid, (_, in_features)) in artifact.linears.items():
         g_idx = artifact.tensor(f"{prefix}.g_idx")
-        group_size = int(artifact.quantization["group_size"])
-        plain = torch.arange(in_features, dtype=torch.int32) // (in_features if group_size == -1 else group_size)
+        width = in_features if grid.group_size == -1 else grid.group_size
+        plain = torch.arange(in_features, dtype=torch.int32) // width
         if not artifact.quantization["desc_act"] and not torch.equal(g_idx, plain):
             yield _tensor_finding(artifact, f"{prefix}.g_idx", "not i // group_size, though desc_act is false")
-        zeros = unpack(artifact.tensor(f"{prefix}.qzeros"), artifact.bits)
-        if artifact.quantization["sym"] and not bool((zeros == 2 ** (artifact.bits - 1) - 1).all()):
+        zeros = unpack(artifact.tensor(f"{prefix}.qzeros"), grid.bits)
+        if grid.sym and not bool((zeros == 2 ** (grid.bits - 1) - first).all()):
             yield _tensor_finding(artifact, f"{prefix}.qzeros", "not the zero of a symmetric grid, though sym is true")
         scales = artifact.tensor(f"{prefix}.scales")
         if not bool(torch.isfinite(scales).all()) or not bool(scales.all()):
@@ -166,15 +168,19 @@ def _value_findings(artifact: _Artifact) -> Iterator[Finding]:
 
 
 def _target_findings(artifact: _Artifact, target: Target) -> Iterator[Finding]:
-    grid = Grid(
-        bits=artifact.bits,
-        group_size=int(artifact.quantization["group_size"]),
-        sym=bool(artifact.quantization["sym"]),
-    )
-    for broken in violations(target, grid, artifact.shapes):
-        yield Finding(file=CONFIG_FILE, detail=broken.detail, target=target, severity=broken.severity)
+    yield from _grid_findings(target, artifact.linears, Format.GPTQ)
     if target is Target.VLLM:
         yield from _fused_findings(artifact)
+
+
+def _grid_findings(
+    target: Target, linears: Mapping[str, tuple[Grid, tuple[int, int]]], layout: Format
+) -> Iterator[Finding]:
+    """Yields what the target minds about each grid on its linears."""
+    shapes = {name: shape for name, (_, shape) in linears.items()}
+    for grid, part in shapes_by_grid({name: grid for name, (grid, _) in linears.items()}, shapes).items():
+        for broken in violations(target, grid, part, layout):
+            yield Finding(file=CONFIG_FILE, detail=broken.detail, target=target, severity=broken.severity)
 
 
 def _fused_findings(artifact: _Artifact) -> Iterator[Finding]:

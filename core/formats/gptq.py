@@ -47,14 +47,20 @@ def check_packable(out_features: int, in_features: int, bits: int) -> None:
             )
 
 
-def to_gptq_tensors(prefix: str, weight: QuantizedWeight, bias: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """Returns the linear's tensors by name, on the CPU: version 1 where `weight.sym`, else version 2.
+def to_gptq_tensors(
+    prefix: str, weight: QuantizedWeight, bias: torch.Tensor | None, *, version: str | None = None
+) -> dict[str, torch.Tensor]:
+    """Returns the linear's tensors by name, on the CPU.
 
-    bias: [O] of any float dtype, stored as float16. Raises InvalidConfigError where the shape does not fill words,
-    ArtifactInvalidError where the bias has no float16 value.
+    bias: [O] of any float dtype, stored as float16. version: of the whole checkpoint; None is version 1 where
+    `weight.sym`, else version 2. Raises InvalidConfigError where the shape does not fill words, ArtifactInvalidError
+    where the bias has no float16 value or version 1 is asked to hold an asymmetric grid.
     """
     check_packable(weight.out_features, weight.in_features, weight.bits)
-    zeros_GO = weight.zeros_OG.cpu().T - (1 if weight.sym else 0)
+    version = version or checkpoint_format(sym=weight.sym)
+    if version == V1 and not weight.sym:
+        raise ArtifactInvalidError(prefix, "an asymmetric grid cannot be stored in version 1.")
+    zeros_GO = weight.zeros_OG.cpu().T - (1 if version == V1 else 0)
     tensors = {
         f"{prefix}.qweight": pack(weight.codes_OI.cpu(), weight.bits).T.contiguous(),
         f"{prefix}.qzeros": pack(zeros_GO, weight.bits),

@@ -6,6 +6,7 @@ Everything in it is given by the caller; no times and no paths, so that equal ru
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -13,7 +14,8 @@ from typing import Any, Final, assert_never
 from core.configs import Format, QuantizationConfig
 from core.formats import compressed_tensors
 from core.formats.gptq import checkpoint_format
-from core.preflight.targets import Grid, Severity, Shapes, Target, family_refusal, violations
+from core.preflight.mixed import grid_of, linear_grids, mixed_violations
+from core.preflight.targets import Severity, Shapes, Target, family_refusal
 
 CARD_FILE: Final = "README.md"
 
@@ -66,14 +68,21 @@ def _summary(card: ModelCard) -> str:
     return (
         f"# {card.name}\n\n"
         f"{card.base_model}, quantized to {config.bits} bits by {str(config.method).upper()}: {grid}, {group}, "
-        f"{len(card.shapes)} linears. Embeddings, norms and head are unchanged. "
+        f"{len(card.shapes)} linears{_exceptions(card)}. Embeddings, norms and head are unchanged. "
         f"Checkpoint format `{_format_name(card)}`."
     )
 
 
+def _exceptions(card: ModelCard) -> str:
+    """Returns how many linears have another grid, by grid."""
+    usual = grid_of(card.config)
+    others = Counter(str(grid) for grid in linear_grids(card.config, card.shapes).values() if grid != usual)
+    return "".join(f"; {count} of them with {grid}" for grid, count in sorted(others.items()))
+
+
 def _format_name(card: ModelCard) -> str:
     if card.layout is Format.GPTQ:
-        return checkpoint_format(sym=card.config.sym)
+        return checkpoint_format(sym=card.config.always_sym)
     return f"{card.layout}, {compressed_tensors.LAYOUT}"
 
 
@@ -87,10 +96,9 @@ def _evidence(card: ModelCard) -> str:
 
 
 def _loading(card: ModelCard) -> str:
-    grid = Grid(bits=card.config.bits, group_size=card.config.group_size, sym=card.config.sym)
     parts = []
     for target in (Target.TRANSFORMERS, Target.VLLM, Target.GPTQMODEL):
-        broken = violations(target, grid, card.shapes, card.layout)
+        broken = mixed_violations(target, card.config, card.shapes, card.layout)
         refusals = [violation for violation in broken if violation.severity is Severity.REFUSE]
         reason = _family_reason(target, card) or (refusals[0].detail if refusals else None)
         body = f"Does not load it: {reason}" if reason else _snippet(target, card)
@@ -119,7 +127,7 @@ def _snippet(target: Target, card: ModelCard) -> str:
 def _transformers_snippet(card: ModelCard) -> str:
     readers = "optimum gptqmodel" if card.layout is Format.GPTQ else str(card.layout)
     imports, option = "AutoModelForCausalLM, AutoTokenizer", ""
-    if card.layout is Format.COMPRESSED_TENSORS and not card.config.sym:
+    if card.layout is Format.COMPRESSED_TENSORS and not card.config.always_sym:
         # Without it the loader's placeholders for packed zeros have the wrong shape (targets.py has the rule).
         imports += ", CompressedTensorsConfig"
         option = ", quantization_config=CompressedTensorsConfig(dequantize=True)"

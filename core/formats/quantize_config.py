@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from core.configs import QuantizationConfig
 from core.formats.gptq import checkpoint_format
+from core.overrides import Overrides, skips
+from core.preflight.targets import Grid
 
 QUANTIZE_CONFIG_FILE: Final = "quantize_config.json"
 CONFIG_FILE: Final = "config.json"
 PRODUCER: Final = "bitmill"
+GRID_KEYS: Final = ("bits", "group_size", "sym")
 _SOURCE_PATH_KEY: Final = "_name_or_path"
 """Where the source lay on the machine that wrote it: says nothing about the model, so it is not passed on."""
 
@@ -26,18 +29,37 @@ def quantization_config_dict(config: QuantizationConfig, *, desc_act: bool, meta
     meta["order"] names it. meta: JSON values on how the artifact was made, without paths; `quantizer` is added by
     `provenance_meta`.
     """
-    return {
+    settings: dict[str, Any] = {
         # The GPTQ checkpoint format is what the loaders dispatch on, whichever method chose the codes.
         "quant_method": "gptq",
         "bits": config.bits,
         "group_size": config.group_size,
         "sym": config.sym,
         "desc_act": desc_act,
-        "checkpoint_format": checkpoint_format(sym=config.sym),
+        "checkpoint_format": checkpoint_format(sym=config.always_sym),
         "lm_head": False,
         "pack_dtype": "int32",
-        "meta": dict(meta),
     }
+    if config.dynamic:
+        settings["dynamic"] = {
+            pattern: {name: value for name, value in changes.items() if name in GRID_KEYS}
+            for pattern, changes in config.dynamic.items()
+        }
+    return {**settings, "meta": dict(meta)}
+
+
+def grid_for(quantization: Mapping[str, Any], prefix: str) -> Grid | None:
+    """Returns a linear's grid as loaders read it: the settings, changed by the first pattern of `dynamic` that matches.
+
+    None where the pattern leaves the linear in float. Raises InvalidConfigError where a pattern is none.
+    """
+    dynamic = Overrides.from_value(quantization.get("dynamic") or {})
+    pattern = dynamic.match(prefix)
+    if pattern is not None and skips(pattern):
+        return None
+    changes = {} if pattern is None else dynamic[pattern]
+    values = {key: changes.get(key, quantization[key]) for key in GRID_KEYS}
+    return Grid(bits=int(values["bits"]), group_size=int(values["group_size"]), sym=bool(values["sym"]))
 
 
 def provenance_meta(config: QuantizationConfig, version: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +67,7 @@ def provenance_meta(config: QuantizationConfig, version: str, facts: Mapping[str
 
     facts: for example the calibration's digest, samples, seq_len and seed; JSON values without paths.
     """
-    shared = {"schema_version", "method", "bits", "group_size", "sym"}
+    shared = {"schema_version", "method", "dynamic", *GRID_KEYS}
     options = {name: value for name, value in config.to_dict().items() if name not in shared}
     return {"quantizer": [f"{PRODUCER}:{version}"], "method": str(config.method), **options, **facts}
 

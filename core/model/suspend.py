@@ -188,11 +188,20 @@ def collect_without_suspending(
     input_sets: InputSets,
     make_collector: Callable[[int, torch.device], Collector],
     batches: Sequence[BatchRun],
-) -> dict[tuple[str, ...], Collector]:
-    """Runs every batch through the unchanged block and returns each reached set's collector (`true_sequential` off)."""
+) -> tuple[dict[tuple[str, ...], Collector], list[torch.Tensor | None]]:
+    """Runs every batch through the unchanged block (`true_sequential` off).
+
+    Returns each reached set's collector, and what left the block on the float path.
+    """
     sets = {names[0]: names for names in input_sets}
     collectors: dict[tuple[str, ...], Collector] = {}
+    float_inputs: dict[str, torch.Tensor] = {}
+    float_outputs: list[torch.Tensor | None] = []
     mask: torch.Tensor | None = None
+
+    def note_float(name: str, X: torch.Tensor) -> None:
+        if name in sets:
+            float_inputs[name] = X
 
     def note(name: str, X: torch.Tensor) -> None:
         names = sets.get(name)
@@ -200,13 +209,16 @@ def collect_without_suspending(
             return
         if names not in collectors:
             collectors[names] = make_collector(in_features(linears[name]), X.device)
-        collectors[names].add(X, mask)
+        collectors[names].add(X, mask, float_inputs.pop(name, None))
 
-    with _input_hooks(linears, note):
-        for batch in batches:
-            mask = batch.token_mask
+    for batch in batches:
+        mask = batch.token_mask
+        with _input_hooks(linears, note_float):
+            float_outputs.append(None if batch.run_float is None else batch.run_float())
+        with _input_hooks(linears, note):
             batch.run()
-    return collectors
+        float_inputs.clear()
+    return collectors, float_outputs
 
 
 @contextmanager

@@ -5,6 +5,7 @@ It refuses or warns; it never changes a value. Standard library only.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.configs import (
@@ -20,15 +21,21 @@ from core.configs import (
 )
 from core.errors import InvalidConfigError, ModelProblem, ModelRefusedError, TargetRefusedError
 from core.preflight.architectures import CONV1D_MODEL_TYPES
+from core.preflight.mixed import (
+    grid_of,
+    linear_grids,
+    loads_mixed,
+    mixed_violations,
+    refuse_idle_patterns,
+    shapes_by_grid,
+)
 from core.preflight.targets import (
     Grid,
     Severity,
     codes_per_word,
     family_refusal,
-    loads,
     nearest_grid,
     parse_targets,
-    violations,
 )
 
 if TYPE_CHECKING:
@@ -58,14 +65,16 @@ def check_config(
     _refuse_nothing_to_do(facts)
     written = parse_formats(formats)
     _check_formats(written, config, facts)
-    _check_group_size(config, facts)
-    _check_packing(config, facts)
+    refuse_idle_patterns(config, facts.linears)
+    for grid, linears in shapes_by_grid(linear_grids(config, facts.linears), facts.linears).items():
+        part = replace(facts, linears=linears)
+        _check_group_size(grid, part)
+        _check_packing(grid, part)
     warnings = [f"{facts.expert_tensors} tensors of experts stay in float."] if facts.expert_tensors else []
     if calibration is not None and config.method != Method.RTN:
         warnings += _check_calibration(calibration, facts)
-    grid = Grid(bits=config.bits, group_size=config.group_size, sym=config.sym)
     for target in parse_targets(targets):
-        warnings += _check_target(target, grid, facts, written)
+        warnings += _check_target(target, config, facts, written)
     return warnings
 
 
@@ -84,16 +93,16 @@ def _refuse_nothing_to_do(facts: ModelFacts) -> None:
         )
 
 
-def _check_group_size(config: QuantizationConfig, facts: ModelFacts) -> None:
-    if config.group_size == -1:
+def _check_group_size(grid: Grid, facts: ModelFacts) -> None:
+    if grid.group_size == -1:
         return
     for name, (_, in_features) in facts.linears.items():
-        if in_features % config.group_size:
+        if in_features % grid.group_size:
             raise InvalidConfigError(
                 "group_size",
-                config.group_size,
+                grid.group_size,
                 f"it does not divide the {in_features} inputs of {name}",
-                ", ".join(map(str, [-1, *_closest(working_group_sizes(facts), config.group_size)])),
+                ", ".join(map(str, [-1, *_closest(working_group_sizes(facts), grid.group_size)])),
             )
 
 
@@ -101,15 +110,15 @@ def _closest(sizes: list[int], wanted: int) -> list[int]:
     return sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:MAX_DIVISORS_SHOWN])
 
 
-def _check_packing(config: QuantizationConfig, facts: ModelFacts) -> None:
-    codes = codes_per_word(config.bits)
+def _check_packing(grid: Grid, facts: ModelFacts) -> None:
+    codes = codes_per_word(grid.bits)
     for name, shape in facts.linears.items():
         if any(size % codes for size in shape):
             possible = [bits for bits in BITS if not _unpackable(bits, facts)]
             raise InvalidConfigError(
                 "bits",
-                config.bits,
-                f"{name} is {shape[0]} x {shape[1]}, and codes of {config.bits} bits fill whole words by {codes}",
+                grid.bits,
+                f"{name} is {shape[0]} x {shape[1]}, and codes of {grid.bits} bits fill whole words by {codes}",
                 ", ".join(map(str, possible)) or "nothing: no width can be packed for this model",
             )
 
@@ -141,7 +150,8 @@ def _check_calibration(calibration: CalibrationConfig, facts: ModelFacts) -> lis
 def _check_formats(formats: Sequence[Format], config: QuantizationConfig, facts: ModelFacts) -> None:
     if Format.COMPRESSED_TENSORS not in formats:
         return
-    if isinstance(config, GPTQConfig) and config.order is Order.DESC_ACT and config.group_size != -1:
+    grouped = any(grid and grid.group_size != -1 for grid in linear_grids(config, facts.linears).values())
+    if isinstance(config, GPTQConfig) and config.order is Order.DESC_ACT and grouped:
         raise InvalidConfigError(
             "formats",
             str(Format.COMPRESSED_TENSORS),
@@ -157,33 +167,36 @@ def _check_formats(formats: Sequence[Format], config: QuantizationConfig, facts:
         )
 
 
-def _check_target(target: Target, grid: Grid, facts: ModelFacts, formats: Sequence[Format]) -> list[str]:
+def _check_target(
+    target: Target, config: QuantizationConfig, facts: ModelFacts, formats: Sequence[Format]
+) -> list[str]:
     """Returns warnings of the first format that the target loads; raises TargetRefusedError where it loads none."""
     shapes = facts.linears
     family = family_refusal(target, facts.model_type)
-    if family is not None and Format.COMPRESSED_TENSORS not in formats:
-        raise TargetRefusedError(target, "model_type", family.reason, "another target for this family")
     for layout in formats:
-        if loads(target, grid, shapes, layout) and (family is None or layout is not Format.GPTQ):
-            broken = violations(target, grid, shapes, layout)
-            return [
-                f"{target} loads this, but not with its fastest kernel: {violation.detail}." for violation in broken
-            ]
+        if loads_mixed(target, config, shapes, layout) and (family is None or layout is not Format.GPTQ):
+            slower = {broken.detail: None for broken in mixed_violations(target, config, shapes, layout)}
+            return [f"{target} loads this, but not with its fastest kernel: {detail}." for detail in slower]
+    if family is not None:
+        raise TargetRefusedError(target, "model_type", family.reason, "another target for this family")
     refusals = [
-        violation for violation in violations(target, grid, shapes, formats[0]) if violation.severity is Severity.REFUSE
+        violation
+        for violation in mixed_violations(target, config, shapes, formats[0])
+        if violation.severity is Severity.REFUSE
     ]
     raise TargetRefusedError(
         target,
         refusals[0].rule.field,
-        "; ".join(refusal.detail for refusal in refusals),
-        _nearest(target, grid, facts, formats),
+        "; ".join(dict.fromkeys(refusal.detail for refusal in refusals)),
+        _nearest(target, config, facts, formats),
     )
 
 
-def _nearest(target: Target, grid: Grid, facts: ModelFacts, formats: Sequence[Format]) -> str:
-    """Returns the same grid in another format where one is loaded, else the nearest grid in the first format."""
+def _nearest(target: Target, config: QuantizationConfig, facts: ModelFacts, formats: Sequence[Format]) -> str:
+    """Returns the same grids in another format where they are loaded, else the nearest single grid in the first."""
+    grid = grid_of(config)
     for layout in Format:
-        if layout not in formats and loads(target, grid, facts.linears, layout):
-            return f"formats={layout} with {grid}"
+        if layout not in formats and loads_mixed(target, config, facts.linears, layout):
+            return f"formats={layout} with {grid}{' and the same dynamic' if config.dynamic else ''}"
     nearest = nearest_grid(target, grid, facts.linears, formats[0])
-    return str(nearest) if nearest else "none for this model"
+    return f"{nearest}{' without dynamic' if config.dynamic else ''}" if nearest else "none for this model"

@@ -103,9 +103,10 @@ def _outside_bytes(facts: ModelFacts) -> int:
 
 
 def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> int:
-    kept = facts.total_bytes - sum(facts.tensors[f"{name}.weight"].nbytes for name in facts.linears)
-    packed = sum(_packed_bytes(rows, columns, config) for rows, columns in facts.linears.values())
-    return kept + packed + SIDE_FILES_BYTES
+    parts = {name: config.for_linear(name) for name in facts.linears}
+    packed = {name: _packed_bytes(*facts.linears[name], part) for name, part in parts.items() if part is not None}
+    kept = facts.total_bytes - sum(facts.tensors[f"{name}.weight"].nbytes for name in packed)
+    return kept + sum(packed.values()) + SIDE_FILES_BYTES
 
 
 def _packed_bytes(rows: int, columns: int, config: QuantizationConfig) -> int:

@@ -7,7 +7,7 @@ linears with their quantized weights, so that everything behind them sees what a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -65,12 +65,14 @@ class SolvedBlock:
 class BlockWalk:
     """Quantizes blocks one after the other; keeps the input sets of blocks that are built alike.
 
-    blocks_total is only told to listeners. should_stop is asked before every batch and every linear.
+    choose: the quantizer of a linear by block number and name, None where it stays in float; without it, `quantizer`
+    for all. should_stop is asked before every batch and every linear.
     """
 
     quantizer: BaseQuantizer[Any]
     on_event: Callable[[Event], None]
     should_stop: Callable[[], bool]
+    choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
     _known_sets: dict[object, InputSets] = field(default_factory=dict)
 
     def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
@@ -83,31 +85,48 @@ class BlockWalk:
 
     def quantize(self, index: int, block: nn.Module, batches: Sequence[BlockBatch]) -> SolvedBlock:
         """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name."""
-        task = _BlockTask(walk=self, index=index, linears=find_linears(block))
+        quantizers = self._quantizers(index, find_linears(block))
+        linears = {name: module for name, module in find_linears(block).items() if name in quantizers}
+        task = _BlockTask(walk=self, index=index, linears=linears, quantizers=quantizers)
         runs = [task.batch_run(block, batch) for batch in batches]
-        if not self.quantizer.needs_calibration or not runs:
+        if not self.quantizer.needs_calibration or not linears:
             for name in task.linears:
                 task.solve_set((name,), None)
-            return task.result([])
+            return task.result(self._pass_unchanged(runs))
         sets = self._input_sets(task.linears, runs[0])
         if self.quantizer.true_sequential:
-            outputs = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs)
-            return task.result(outputs)
-        collected = collect_without_suspending(task.linears, sets, task.make_collector, runs)
+            return task.result(SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs))
+        collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
         for names in sets:
             task.solve_set(names, collected.pop(names, None))
-        return task.result([HiddenStates(quantized=run.run()) for run in runs])
+        return task.result(
+            [HiddenStates(quantized=run.run(), float_path=f) for run, f in zip(runs, beside, strict=True)]
+        )
+
+    def _pass_unchanged(self, runs: Sequence[BatchRun]) -> list[HiddenStates]:
+        """Returns what leaves a block none of whose linears waits for statistics."""
+        return [
+            HiddenStates(quantized=run.run(), float_path=None if run.run_float is None else run.run_float())
+            for run in runs
+        ]
 
     def forward(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor]:
         """Runs the quantized path through a block as it is; returns what leaves it. Raises RunStoppedError."""
-        task = _BlockTask(walk=self, index=0, linears={})
+        task = _BlockTask(walk=self, index=0, linears={}, quantizers={})
         return [task.batch_run(block, batch).run() for batch in batches]
 
     def forward_float(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor | None]:
         """Runs the float path through a block as it is; None for batches without one. Raises RunStoppedError."""
-        task = _BlockTask(walk=self, index=0, linears={})
+        task = _BlockTask(walk=self, index=0, linears={}, quantizers={})
         runs = (task.batch_run(block, batch).run_float for batch in batches)
         return [None if run is None else run() for run in runs]
+
+    def _quantizers(self, index: int, names: Iterable[str]) -> dict[str, BaseQuantizer[Any]]:
+        """Returns the quantizer of every linear that is quantized."""
+        if self.choose is None:
+            return dict.fromkeys(names, self.quantizer)
+        chosen = {name: self.choose(index, name) for name in names}
+        return {name: quantizer for name, quantizer in chosen.items() if quantizer is not None}
 
     def _input_sets(self, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
         key = structure_key(linears)
@@ -123,6 +142,7 @@ class _BlockTask:
     walk: BlockWalk
     index: int
     linears: Mapping[str, nn.Module]
+    quantizers: Mapping[str, BaseQuantizer[Any]]
     _solved: dict[str, SolvedLinear] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
 
@@ -142,14 +162,22 @@ class _BlockTask:
         return HessianAccumulator(in_features, device)
 
     def solve_set(self, names: tuple[str, ...], collector: HessianAccumulator | None) -> None:
+        statistics = None if collector is None else collector.finish()
+        for quantizer in dict.fromkeys(self.quantizers[name] for name in names):
+            self._solve_alike(quantizer, [name for name in names if self.quantizers[name] is quantizer], statistics)
+
+    def _solve_alike(
+        self, quantizer: BaseQuantizer[Any], names: Sequence[str], statistics: InputStatistics | None
+    ) -> None:
+        """Solves the linears of one input set that share their options."""
         started = time.perf_counter()
-        prepared = self._prepare(names, None if collector is None else collector.finish())
+        prepared = self._prepare(quantizer, names, statistics)
         preparing = (time.perf_counter() - started) / len(names)
         for name in names:
             self._stop_if_asked()
             started = time.perf_counter()
             module = self.linears[name]
-            solved = self.walk.quantizer.convert(linear_weight(module), prepared)
+            solved = quantizer.convert(linear_weight(module), prepared)
             set_linear_weight(module, solved.weight.dequantize(linear_weight(module).dtype))
             self._solved[name] = solved
             self._seconds[name] = preparing + time.perf_counter() - started
@@ -159,9 +187,11 @@ class _BlockTask:
         ordered = {name: self._solved[name] for name in self.linears}
         return SolvedBlock(outputs=outputs, linears=ordered, seconds=self._seconds)
 
-    def _prepare(self, names: tuple[str, ...], statistics: InputStatistics | None) -> Any:  # noqa: ANN401 - the quantizer's own
+    def _prepare(  # what it returns is the quantizer's own
+        self, quantizer: BaseQuantizer[Any], names: Sequence[str], statistics: InputStatistics | None
+    ) -> Any:  # noqa: ANN401 - see above
         try:
-            return self.walk.quantizer.prepare(statistics)
+            return quantizer.prepare(statistics)
         except NumericalError as error:
             raise NumericalError(f"block {self.index} {', '.join(names)}", error.detail) from error
 

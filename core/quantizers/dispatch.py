@@ -10,6 +10,21 @@ from core.quantizers.gptq import GPTQQuantizer
 from core.quantizers.rtn import RTNQuantizer
 
 
+class PerLinear:
+    """The quantizer of each linear of one config; one object for all linears that share their options."""
+
+    def __init__(self) -> None:
+        self._known: dict[QuantizationConfig, BaseQuantizer[Any]] = {}
+
+    def of(self, config: QuantizationConfig | None) -> BaseQuantizer[Any] | None:
+        """Returns the quantizer of `QuantizationConfig.for_linear`'s answer; None where the linear stays in float."""
+        if config is None:
+            return None
+        if config not in self._known:
+            self._known[config] = quantizer_for(config)
+        return self._known[config]
+
+
 def quantizer_for(config: QuantizationConfig) -> BaseQuantizer[Any]:
     """Returns the config's quantizer; raises TypeError on a config class without one."""
     if isinstance(config, GPTQConfig):

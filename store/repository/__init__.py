@@ -5,11 +5,11 @@ It never commits; `store.session.Database` does. The parts are split by subject;
 
 from __future__ import annotations
 
+from store.repository.batches import BatchPart
 from store.repository.blobs import BlobPart
 from store.repository.catalog import CatalogPart
 from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
-from store.repository.jobs import JobPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
@@ -18,5 +18,5 @@ from store.repository.stream import StreamPart
 __all__ = ["Repository"]
 
 
-class Repository(JobPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart, LogPart):
+class Repository(BatchPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart, LogPart):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from api.schemas.files import ArtifactView, CalibrationSetView
 from api.schemas.jobs import JobList, JobView
-from api.schemas.requests import CalibrationOptions, JobRequest, PathModel, default_of
+from api.schemas.requests import BatchRequest, CalibrationOptions, JobRequest, PathModel, default_of
 from api.submission import quantization_config
 from core.configs import CalibrationConfig, GPTQConfig, RTNConfig
 from store.jobs import NewJob
@@ -104,7 +104,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]):
     assert set(references(document)) <= names
 
 
-@pytest.mark.parametrize("model", [JobRequest, JobView, JobList, ArtifactView, CalibrationSetView])
+@pytest.mark.parametrize("model", [JobRequest, BatchRequest, JobView, JobList, ArtifactView, CalibrationSetView])
 def test_the_examples_are_valid(model: type[BaseModel]):
     """An example that the schema would refuse misleads."""
     example = model.model_json_schema()["examples"][0]

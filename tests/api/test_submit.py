@@ -48,6 +48,21 @@ def test_the_stored_spec_is_what_the_worker_reads(service: Service):
     }
 
 
+def test_patterns_keep_their_order_and_are_checked_against_the_model(service: Service):
+    """The job shows them as they were sent, the row holds pairs; one that decides nothing is refused at once."""
+    dynamic = {r"-:.*\.o_proj": {}, r"+:.*": {"bits": 8}}
+    job_id = service.submit(dynamic=dynamic)["id"]
+    shown = service.client.get(f"/v1/jobs/{job_id}").json()["spec"]["dynamic"]
+    assert list(shown.items()) == list(dynamic.items())
+    with service.services.database.reading() as repository:
+        stored = repository.get_job(job_id).spec["quantization"]["dynamic"]
+    assert stored == [[pattern, changes] for pattern, changes in dynamic.items()]
+    for wrong in ({"+:lm_head": {"bits": 8}}, {"+:.*": {"bits": 5}}, {"+:(a+)+": {}}):
+        response = service.client.post("/v1/jobs", json=job_request(dynamic=wrong))
+        assert response.status_code == 422
+        assert pointers(response) == ["#/dynamic"]
+
+
 def test_formats_are_stored_in_their_order_and_checked(service: Service):
     """The worker writes what the row lists; a column order that the second layout cannot hold is refused at once."""
     both = ["gptq", "compressed-tensors"]

@@ -67,6 +67,8 @@ def test_an_existing_destination_is_never_overwritten(local: Bitmill, model: Pat
         (("--group-size", "48"), "group_size"),
         (("--method", "rtn", "--no-desc-act"), "order"),
         (("--samples", "0"), "calibration.samples"),
+        (("--group-size", "32", "--dynamic", '{"+:lm_head": {"bits": 8}}'), "matches no linear"),
+        (("--dynamic", "{"), "not JSON"),
         (("--group-size", "32", "--no-sym", "--target", "vllm"), "vllm"),
     ],
 )

@@ -1,0 +1,76 @@
+"""Batches: one job per model and config, none where one cannot run, and a table that compares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from store.jobs import JobState
+from tests.api.service import Service
+
+TINY = {"source": "path", "path": "tiny", "root": "models"}
+HUB = {"source": "hub", "repo": "org/name"}
+
+
+def batch(**changes: object) -> dict[str, Any]:
+    configs = [{"bits": 4, "group_size": 32}, {"method": "rtn", "bits": 8, "group_size": 32, "labels": {"own": "1"}}]
+    return {"name": "study", "models": [TINY, HUB], "configs": configs, "labels": {"study": "x"}, **changes}
+
+
+def test_a_batch_is_a_table_of_its_jobs(service_on_each: Service):
+    """Each model with each config, in the order of the request; the table fills as jobs run, and its tag changes."""
+    accepted = service_on_each.client.post("/v1/batches", json=batch())
+    assert accepted.status_code == 202
+    path = accepted.headers["location"]
+    table = accepted.json()["table"]
+    assert [(row["model"], row["method"], row["bits"]) for row in table] == [
+        ("tiny", "gptq", 4),
+        ("tiny", "rtn", 8),
+        ("org/name", "gptq", 4),
+        ("org/name", "rtn", 8),
+    ]
+    assert accepted.json()["states"] == {"queued": 4}
+    labels = [service_on_each.client.get(row["job"]).json()["labels"] for row in table]
+    assert labels == [{"study": "x"}, {"study": "x", "own": "1"}] * 2
+    assert len(service_on_each.client.get("/v1/jobs?label=study:x").json()["data"]) == 4
+    tag = service_on_each.client.get(path).headers["etag"]
+    assert service_on_each.client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    done = service_on_each.succeed(service_on_each.claim(), {"config.json": b"{}", "model.safetensors": b"12345"})
+    changed = service_on_each.client.get(path, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    (row,) = (row for row in changed.json()["table"] if row["job_id"] == done.id)
+    assert (row["state"], row["artifact_bytes"], row["fraction"]) == (JobState.SUCCEEDED, 7, 1.0)
+    assert row["seconds"] >= 0
+
+
+def test_a_batch_with_a_job_that_cannot_run_stores_nothing(service: Service):
+    """Every such job is named, by model and config."""
+    missing = {**TINY, "path": "none"}
+    configs = [{"bits": 4, "group_size": 32}, {"bits": 4, "group_size": 7}, {"method": "rtn", "desc_act": True}]
+    refused = service.client.post("/v1/batches", json=batch(models=[TINY, missing], configs=configs))
+    assert (refused.status_code, refused.json()["code"]) == (422, "batch_refused")
+    pointers = [error["pointer"] for error in refused.json()["errors"]]
+    assert "#/configs/1/group_size" in pointers
+    assert "#/configs/2/order" in pointers
+    assert any(pointer.startswith("#/models/1") for pointer in pointers)
+    assert service.client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_batch_has_a_size(service: Service):
+    for changes in ({"models": []}, {"configs": []}, {"configs": [{"bits": 4, "group_size": 32}] * 51}):
+        assert service.client.post("/v1/batches", json=batch(**changes)).status_code == 422
+    assert service.client.post("/v1/batches", json=batch(configs=[{"model": TINY}])).status_code == 422
+
+
+def test_a_repeated_batch_is_stored_once(service: Service):
+    headers = {"Idempotency-Key": "again"}
+    first, second = (service.client.post("/v1/batches", json=batch(), headers=headers) for _ in range(2))
+    assert first.headers["location"] == second.headers["location"]
+    assert [answer.headers["idempotency-replayed"] for answer in (first, second)] == ["false", "true"]
+    assert len(service.client.get("/v1/jobs").json()["data"]) == 4
+    conflict = service.client.post("/v1/batches", json=batch(name="other"), headers=headers)
+    assert conflict.json()["code"] == "idempotency_conflict"
+
+
+def test_no_batch_is_404(service: Service):
+    assert service.client.get("/v1/batches/bat_0").status_code == 404
+    assert service.client.get("/v1/batches/no%20id").status_code == 404
