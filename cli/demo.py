@@ -168,6 +168,8 @@ def _submission(model: Path) -> Submission:
             damp_percent=None,
             true_sequential=None,
             scale_search=None,
+            signed_scales=None,
+            mismatch_alpha=None,
         ),
         calibration=CalibrationOptions(samples=None, seq_len=None, seed=None),
         targets=("transformers", "gptqmodel"),

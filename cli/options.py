@@ -114,6 +114,24 @@ ScaleSearchOption = Annotated[
         rich_help_panel=GPTQ,
     ),
 ]
+SignedScalesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--signed-scales/--no-signed-scales",
+        help="Let a symmetric group's scale be negative where that fits its largest weight.",
+        show_default="signed-scales",
+        rich_help_panel=GPTQ,
+    ),
+]
+MismatchAlphaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mismatch-alpha",
+        help="0 to 1: how far to correct for inputs that earlier rounding changed; 0 is faster.",
+        show_default=str(_DEFAULT.mismatch_alpha),
+        rich_help_panel=GPTQ,
+    ),
+]
 SamplesOption = Annotated[
     int | None,
     typer.Option(
@@ -174,6 +192,8 @@ class QuantizationOptions:
     damp_percent: float | None
     true_sequential: bool | None
     scale_search: ScaleSearch | None
+    signed_scales: bool | None
+    mismatch_alpha: float | None
     dynamic: str | None = None
 
     def given(self) -> dict[str, Any]:
@@ -188,6 +208,8 @@ class QuantizationOptions:
             "damp_percent": self.damp_percent,
             "true_sequential": self.true_sequential,
             "scale_search": None if self.scale_search is None else str(self.scale_search),
+            "signed_scales": self.signed_scales,
+            "mismatch_alpha": self.mismatch_alpha,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

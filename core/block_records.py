@@ -5,7 +5,7 @@ It knows which stored tensor belongs to which linear; it neither solves nor writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
 from core.model.skeleton import COMPUTE_DTYPE, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
+from core.model.suspend import HiddenStates
 from core.quantizers.block import SolvedBlock
 from core.report import LinearReport
 
@@ -128,3 +129,19 @@ class BlockRecords:
         """Returns a linear's name in the checkpoint, without `.weight`."""
         target = f"{self.skeleton.blocks.path(index)}.{name}.weight"
         return self.skeleton.names.source_of[target].removesuffix(".weight")
+
+
+def stored_states(hidden: Sequence[HiddenStates]) -> dict[str, torch.Tensor]:
+    """Returns the hidden states of all batches under the names that `restored_states` reads."""
+    named = {f"{number}.quantized": states.quantized for number, states in enumerate(hidden)}
+    return named | {
+        f"{number}.float": states.float_path for number, states in enumerate(hidden) if states.float_path is not None
+    }
+
+
+def restored_states(stored: Mapping[str, torch.Tensor], batches: int) -> list[HiddenStates]:
+    """Returns what `stored_states` named."""
+    return [
+        HiddenStates(quantized=stored[f"{number}.quantized"], float_path=stored.get(f"{number}.float"))
+        for number in range(batches)
+    ]

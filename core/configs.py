@@ -168,7 +168,10 @@ class GPTQConfig(QuantizationConfig):
 
     order: column order and source of the scales. damp_percent: a fraction (not a percentage) of mean diag H that is
     added to the diagonal, 0 < damp_percent < 1. true_sequential: a linear is solved on inputs that already carry the
-    quantized linears before it in its block. scale_search: how a group's scale is chosen.
+    quantized linears before it in its block. scale_search: how a group's scale is chosen. signed_scales: a searched
+    scale of a symmetric group may be negative, so that its largest weight takes the grid's extra negative level.
+    mismatch_alpha: 0 to 1, how far the target of a linear moves from its own weights towards those that reproduce the
+    float model's outputs from the quantized model's inputs (Qronos-class, arXiv 2505.11695); 0 runs no float path.
     """
 
     method: ClassVar[Method] = Method.GPTQ
@@ -178,6 +181,8 @@ class GPTQConfig(QuantizationConfig):
     damp_percent: float = 0.05
     true_sequential: bool = True
     scale_search: ScaleSearch = ScaleSearch.CURVATURE
+    signed_scales: bool = True
+    mismatch_alpha: float = 0.5
 
     def __post_init__(self) -> None:
         """Raises InvalidConfigError, naming the field, where a value is out of range."""
@@ -192,12 +197,15 @@ class GPTQConfig(QuantizationConfig):
             "not a fraction of the mean Hessian diagonal",
             "a fraction between 0 and 1, both excluded",
         )
+        for name in ("true_sequential", "signed_scales"):
+            _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "not a boolean", "true or false")
+        object.__setattr__(self, "mismatch_alpha", _real("mismatch_alpha", self.mismatch_alpha, "a number from 0 to 1"))
         _require(
-            isinstance(self.true_sequential, bool),
-            "true_sequential",
-            self.true_sequential,
-            "not a boolean",
-            "true or false",
+            0.0 <= self.mismatch_alpha <= 1.0,
+            "mismatch_alpha",
+            self.mismatch_alpha,
+            "out of range",
+            "a number from 0 to 1",
         )
 
 
@@ -261,6 +269,12 @@ def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
     """Returns the formats in their order, each once; raises InvalidConfigError on none or on an unknown one."""
     _require(bool(names), "formats", list(names), "no format", ", ".join(Format))
     return tuple(dict.fromkeys(_enum(Format, "formats", name) for name in names))
+
+
+def _real(field: str, value: object, allowed: str) -> float:
+    """Takes whole numbers too: JSON writes 0 and 1 without a point."""
+    _require(isinstance(value, float) or _is_int(value), field, value, "not a number", allowed)
+    return float(str(value))
 
 
 def _enum(kind: type[E], field: str, value: object) -> E:

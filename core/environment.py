@@ -11,7 +11,7 @@ import psutil
 import torch
 
 _M_MMAP_THRESHOLD = -3
-_MMAP_BYTES = 4 << 20
+_MMAP_BYTES = 1 << 20
 
 
 def numerics_profile() -> str:
@@ -37,9 +37,11 @@ def peak_rss_bytes() -> int:
 
 
 def return_freed_memory() -> None:
-    """Makes the C library give large freed tensors back to the system at once, where it is glibc.
+    """Makes the C library give freed memory back to the system, now and at once for large tensors, where it is glibc.
 
     By default it raises its threshold with every large free and then keeps hundreds of megabytes in fragments.
     """
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc.malloc_trim(0)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from core.assembly import Assembly, account, bits_per_weight
-from core.block_records import BlockRecords
+from core.block_records import BlockRecords, restored_states, stored_states
 from core.calibration.windows import CalibrationWindows
 from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Fingerprint, Manifest
@@ -29,10 +29,11 @@ from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedE
 from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted
 from core.model.capture import CapturedBatch, capture
 from core.model.skeleton import Skeleton
+from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
 from core.preflight.source import ModelFacts, inspect_source
 from core.preflight.targets import Shapes
-from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
+from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.report import LinearReport, QuantizationReport
 
@@ -148,7 +149,7 @@ class _Run:
                     index, self.records.tensors(index, solved), self.records.rows(index, solved)
                 )
                 if captured and index + 1 < self._total:
-                    manifest.save_activations(index + 1, {str(n): states for n, states in enumerate(hidden)})
+                    manifest.save_activations(index + 1, stored_states(hidden))
                 self.skeleton.drop(self.skeleton.block_targets(index))
                 self.walk.on_event(
                     BlockQuantized(
@@ -199,7 +200,7 @@ class _Run:
             numerics=numerics_profile(),
         )
 
-    def _capture(self) -> tuple[list[CapturedBatch], list[torch.Tensor]]:
+    def _capture(self) -> tuple[list[CapturedBatch], list[HiddenStates]]:
         """Runs the embedding on every batch and learns what the model hands to each block; nothing without text."""
         if self.calibration is None:
             return [], []
@@ -216,25 +217,32 @@ class _Run:
             calls = [((), {"input_ids": tokens}) for tokens in batches]
             captured, hidden = capture(self.skeleton.model, self.skeleton.blocks.modules, calls, advance)
             self.skeleton.drop(embedding)
-        return captured, hidden
+        return captured, self.walk.entering(hidden)
 
     def _entering(
-        self, manifest: Manifest, captured: list[CapturedBatch], hidden: list[torch.Tensor]
-    ) -> list[torch.Tensor]:
+        self, manifest: Manifest, captured: list[CapturedBatch], hidden: list[HiddenStates]
+    ) -> list[HiddenStates]:
         """Returns what enters the first open block: saved states, or those of block 0 run through the finished ones."""
         if manifest.blocks_done == 0 or not captured:
             return hidden
         saved = manifest.load_activations(manifest.blocks_done)
         if saved is not None:
-            return [saved[str(number)] for number in range(len(captured))]
+            return restored_states(saved, len(captured))
         for index in range(manifest.blocks_done):
-            self.skeleton.load(self.reader, self.skeleton.block_targets(index))
-            self.records.restore(index, manifest.block_tensors(index))
-            hidden = self.walk.forward(self.skeleton.blocks.modules[index], block_batches(captured, hidden, index))
-            self.skeleton.drop(self.skeleton.block_targets(index))
+            hidden = self._pass_finished(index, manifest, block_batches(captured, hidden, index))
         return hidden
 
-    def _solve_block(self, index: int, captured: list[CapturedBatch], hidden: list[torch.Tensor]) -> SolvedBlock:
+    def _pass_finished(self, index: int, manifest: Manifest, batches: list[BlockBatch]) -> list[HiddenStates]:
+        """Runs a finished block, with its float weights where that path is carried, then with its quantized ones."""
+        block = self.skeleton.blocks.modules[index]
+        self.skeleton.load(self.reader, self.skeleton.block_targets(index))
+        beside = self.walk.forward_float(block, batches)
+        self.records.restore(index, manifest.block_tensors(index))
+        states = self.walk.forward(block, batches)
+        self.skeleton.drop(self.skeleton.block_targets(index))
+        return [HiddenStates(quantized=q, float_path=f) for q, f in zip(states, beside, strict=True)]
+
+    def _solve_block(self, index: int, captured: list[CapturedBatch], hidden: list[HiddenStates]) -> SolvedBlock:
         self.skeleton.load(self.reader, self.skeleton.block_targets(index))
         return self.walk.quantize(index, self.skeleton.blocks.modules[index], block_batches(captured, hidden, index))
 

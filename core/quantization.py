@@ -101,7 +101,8 @@ def convert(
 
 def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> None:
     blocks = find_blocks(model)
-    captured, hidden = capture(model, blocks.modules, calls, lambda _: None)
+    captured, entering = capture(model, blocks.modules, calls, lambda _: None)
+    hidden = walk.entering(entering)
     for index, block in enumerate(blocks.modules):
         solved = walk.quantize(index, block, block_batches(captured, hidden, index))
         hidden = solved.outputs

@@ -138,6 +138,14 @@ class JobOptions(Strict):
     scale_search: Annotated[ScaleSearch, Field(strict=False)] = Field(
         default=default_of(GPTQConfig, "scale_search"), description="How a group's scale is chosen."
     )
+    signed_scales: bool = Field(
+        default=default_of(GPTQConfig, "signed_scales"),
+        description="A symmetric group's scale may be negative, so that its largest weight takes the extra level.",
+    )
+    mismatch_alpha: float = Field(
+        default=default_of(GPTQConfig, "mismatch_alpha"),
+        description="0 to 1: how far a linear's target moves to reproduce the float model's outputs; 0 is faster.",
+    )
     calibration: CalibrationOptions = Field(default_factory=CalibrationOptions)
     formats: list[Annotated[Format, Field(strict=False)]] = Field(
         default=list(DEFAULT_FORMATS),

@@ -24,16 +24,31 @@ from core.model.structure import in_features
 class Collects(Protocol):
     """Takes the inputs of one input set, batch by batch."""
 
-    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None) -> None:
-        """Takes one batch's inputs [..., I]."""
+    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None) -> None:
+        """Takes one batch's inputs [..., I], and the float model's inputs of the same tokens where it runs along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
-    """One batch's pass: `run` calls the block and returns its output; token_mask is False at padding."""
+    """One batch's pass: `run` calls the block and returns its output; token_mask is False at padding.
+
+    run_float: the same on the float model's hidden states; it passes every linear before that gets its new weights.
+    """
 
     run: Callable[[], torch.Tensor]
     token_mask: torch.Tensor | None
+    run_float: Callable[[], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenStates:
+    """One batch's hidden states [B, T, hidden] between two blocks.
+
+    quantized: behind the quantized blocks so far. float_path: behind the same blocks in float; None where not carried.
+    """
+
+    quantized: torch.Tensor
+    float_path: torch.Tensor | None = None
 
 
 InputSets = tuple[tuple[str, ...], ...]
@@ -75,7 +90,7 @@ class SuspendedBlock(Generic[Collector]):
         make_collector: Callable[[int, torch.device], Collector],
         solve_set: Callable[[tuple[str, ...], Collector | None], None],
     ) -> None:
-        """solve_set gets a set's names and its collector (None where no token reached it) and writes the weights."""
+        """solve_set solves a set from its collector (None: no token reached it) and writes its linears' weights."""
         self._linears = linears
         self._input_sets = input_sets
         self._rank = {names[0]: rank for rank, names in enumerate(input_sets)}
@@ -84,51 +99,88 @@ class SuspendedBlock(Generic[Collector]):
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
         self._driver = greenlet.getcurrent()
-        self._current_mask: torch.Tensor | None = None
+        self._current: _Pass | None = None
 
-    def run(self, batches: Sequence[BatchRun]) -> list[torch.Tensor]:
+    def run(self, batches: Sequence[BatchRun]) -> list[HiddenStates]:
         """Passes every batch through the block, solving each set on the way; returns the outputs in batch order."""
-        passes = [greenlet.greenlet(batch.run) for batch in batches]
-        waiting: dict[int, int] = {}
-        outputs: dict[int, torch.Tensor] = {}
-
-        def advance(index: int) -> None:
-            self._current_mask = batches[index].token_mask
-            answer = passes[index].switch()
-            if passes[index].dead:
-                outputs[index] = answer
-            else:
-                waiting[index] = answer
-
+        passes = [_Pass(batch) for batch in batches]
         with _input_hooks(self._linears, self._arrive):
-            for index in range(len(batches)):
-                advance(index)
-            while waiting:
-                earliest = min(waiting.values())
+            for run in passes:
+                self._advance_with_float_path(run)
+            while waiting := [run for run in passes if run.rank is not None]:
+                earliest = min(run.rank for run in waiting if run.rank is not None)
                 self._solve(earliest)
-                for index in [index for index, rank in waiting.items() if rank == earliest]:
-                    del waiting[index]
-                    advance(index)
-        self._solve_unreached()
-        return [outputs[index] for index in range(len(batches))]
+                for run in waiting:
+                    if run.rank == earliest:
+                        self._advance_with_float_path(run)
+        for rank in range(len(self._input_sets)):
+            if rank not in self._solved:
+                self._solve(rank)
+        return [run.result() for run in passes]
+
+    def _advance_with_float_path(self, run: _Pass) -> None:
+        """Takes one batch to its next set; its float path stays one set ahead.
+
+        So it passes every linear with the weights that this still has, and its inputs of a set are there when the
+        batch arrives at it.
+        """
+        if run.beside is not None and not run.started:
+            self._advance(run.beside)
+        self._advance(run)
+        if run.beside is not None:
+            # Past the set that the batch waits at now, or to the end behind it.
+            while run.beside.rank is not None and (run.rank is None or run.beside.rank <= run.rank):
+                self._advance(run.beside)
+
+    def _advance(self, run: _Pass) -> None:
+        self._current = run
+        run.advance()
 
     def _arrive(self, name: str, X: torch.Tensor) -> None:
-        rank = self._rank.get(name)
-        if rank is None or rank in self._solved:
+        rank, run = self._rank.get(name), self._current
+        if rank is None or rank in self._solved or run is None:
             return
-        if rank not in self._collectors:
-            self._collectors[rank] = self._make_collector(in_features(self._linears[name]), X.device)
-        self._collectors[rank].add(X, self._current_mask)
+        if run.is_float:
+            run.inputs = X
+        else:
+            if rank not in self._collectors:
+                self._collectors[rank] = self._make_collector(in_features(self._linears[name]), X.device)
+            self._collectors[rank].add(X, run.token_mask, run.float_inputs(rank))
         self._driver.switch(rank)
 
     def _solve(self, rank: int) -> None:
         self._solved.add(rank)
         self._solve_set(self._input_sets[rank], self._collectors.pop(rank, None))
 
-    def _solve_unreached(self) -> None:
-        for rank in range(len(self._input_sets)):
-            if rank not in self._solved:
-                self._solve(rank)
+
+class _Pass:
+    """One suspended run of the block. rank: the set that it waits at; None before the start and after the end."""
+
+    def __init__(self, batch: BatchRun, *, is_float: bool = False) -> None:
+        self.token_mask = batch.token_mask
+        self.is_float = is_float
+        self.rank: int | None = None
+        self.started = False
+        self.inputs: torch.Tensor | None = None
+        self.beside = None if is_float or batch.run_float is None else _Pass(batch, is_float=True)
+        self.output: torch.Tensor | None = None
+        self._greenlet = greenlet.greenlet(batch.run_float if is_float else batch.run)
+
+    def advance(self) -> None:
+        self.started, self.inputs = True, None
+        answer = self._greenlet.switch()
+        if self._greenlet.dead:
+            self.rank, self.output = None, answer
+        else:
+            self.rank = answer
+
+    def float_inputs(self, rank: int) -> torch.Tensor | None:
+        """Returns the float path's inputs where it waits at the same set; a router may have led it elsewhere."""
+        return self.beside.inputs if self.beside is not None and self.beside.rank == rank else None
+
+    def result(self) -> HiddenStates:
+        assert self.output is not None  # noqa: S101 - every pass runs to its end
+        return HiddenStates(quantized=self.output, float_path=None if self.beside is None else self.beside.output)
 
 
 def collect_without_suspending(
@@ -136,11 +188,20 @@ def collect_without_suspending(
     input_sets: InputSets,
     make_collector: Callable[[int, torch.device], Collector],
     batches: Sequence[BatchRun],
-) -> dict[tuple[str, ...], Collector]:
-    """Runs every batch through the unchanged block and returns each reached set's collector (`true_sequential` off)."""
+) -> tuple[dict[tuple[str, ...], Collector], list[torch.Tensor | None]]:
+    """Runs every batch through the unchanged block (`true_sequential` off).
+
+    Returns each reached set's collector, and what left the block on the float path.
+    """
     sets = {names[0]: names for names in input_sets}
     collectors: dict[tuple[str, ...], Collector] = {}
+    float_inputs: dict[str, torch.Tensor] = {}
+    float_outputs: list[torch.Tensor | None] = []
     mask: torch.Tensor | None = None
+
+    def note_float(name: str, X: torch.Tensor) -> None:
+        if name in sets:
+            float_inputs[name] = X
 
     def note(name: str, X: torch.Tensor) -> None:
         names = sets.get(name)
@@ -148,13 +209,16 @@ def collect_without_suspending(
             return
         if names not in collectors:
             collectors[names] = make_collector(in_features(linears[name]), X.device)
-        collectors[names].add(X, mask)
+        collectors[names].add(X, mask, float_inputs.pop(name, None))
 
-    with _input_hooks(linears, note):
-        for batch in batches:
-            mask = batch.token_mask
+    for batch in batches:
+        mask = batch.token_mask
+        with _input_hooks(linears, note_float):
+            float_outputs.append(None if batch.run_float is None else batch.run_float())
+        with _input_hooks(linears, note):
             batch.run()
-    return collectors
+        float_inputs.clear()
+    return collectors, float_outputs
 
 
 @contextmanager

@@ -43,6 +43,9 @@ class BaseQuantizer(ABC, Generic[Prepared]):
     true_sequential: bool = True
     """Whether a linear is solved on inputs that already carry the quantized linears before it in its block."""
 
+    carries_float_path: bool = False
+    """Whether the walk runs the float model beside the quantized one and hands its inputs over too."""
+
     @abstractmethod
     def prepare(self, statistics: InputStatistics | None) -> Prepared:
         """Does once what all linears of one input set share.

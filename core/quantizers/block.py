@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from core.model.capture import BlockArguments, CapturedBatch
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
 from core.model.suspend import (
     BatchRun,
+    HiddenStates,
     InputSets,
     SuspendedBlock,
     collect_without_suspending,
@@ -28,17 +30,21 @@ from core.model.suspend import (
 from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.solver.hessian import HessianAccumulator, InputStatistics
 
+# The float path runs beside every second batch only: half the tokens estimate the mismatch as well as all of them do,
+# and a forward pass and a product of Hessian size are what it costs.
+FLOAT_PATH_EVERY = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockBatch:
-    """One calibration batch in front of a block: its hidden states [B, T, hidden] and the block's other arguments."""
+    """One calibration batch in front of a block: its hidden states and the block's other arguments."""
 
-    hidden: torch.Tensor
+    hidden: HiddenStates
     arguments: BlockArguments
     token_mask: torch.Tensor | None = None
 
 
-def block_batches(captured: Sequence[CapturedBatch], hidden: Sequence[torch.Tensor], index: int) -> list[BlockBatch]:
+def block_batches(captured: Sequence[CapturedBatch], hidden: Sequence[HiddenStates], index: int) -> list[BlockBatch]:
     """Returns the batches in front of one block from what was captured and the hidden states that enter it."""
     return [
         BlockBatch(hidden=states, arguments=batch.arguments[index], token_mask=batch.token_mask)
@@ -50,7 +56,7 @@ def block_batches(captured: Sequence[CapturedBatch], hidden: Sequence[torch.Tens
 class SolvedBlock:
     """A quantized block. outputs: hidden states that leave it, per batch. seconds: solving time per linear."""
 
-    outputs: list[torch.Tensor]
+    outputs: list[HiddenStates]
     linears: Mapping[str, SolvedLinear]
     seconds: Mapping[str, float]
 
@@ -69,29 +75,51 @@ class BlockWalk:
     choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
     _known_sets: dict[object, InputSets] = field(default_factory=dict)
 
+    def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
+        """Returns what enters the first block: both paths begin with the same states."""
+        carried = self.quantizer.carries_float_path
+        return [
+            HiddenStates(quantized=batch, float_path=batch if carried and number % FLOAT_PATH_EVERY == 0 else None)
+            for number, batch in enumerate(states)
+        ]
+
     def quantize(self, index: int, block: nn.Module, batches: Sequence[BlockBatch]) -> SolvedBlock:
         """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name."""
         quantizers = self._quantizers(index, find_linears(block))
         linears = {name: module for name, module in find_linears(block).items() if name in quantizers}
         task = _BlockTask(walk=self, index=index, linears=linears, quantizers=quantizers)
         runs = [task.batch_run(block, batch) for batch in batches]
-        if not self.quantizer.needs_calibration or not runs or not linears:
+        if not self.quantizer.needs_calibration or not linears:
             for name in task.linears:
                 task.solve_set((name,), None)
-            return task.result([run.run() for run in runs] if self.quantizer.needs_calibration else [])
+            return task.result(self._pass_unchanged(runs))
         sets = self._input_sets(task.linears, runs[0])
         if self.quantizer.true_sequential:
-            outputs = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs)
-            return task.result(outputs)
-        collected = collect_without_suspending(task.linears, sets, task.make_collector, runs)
+            return task.result(SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs))
+        collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
         for names in sets:
             task.solve_set(names, collected.pop(names, None))
-        return task.result([run.run() for run in runs])
+        return task.result(
+            [HiddenStates(quantized=run.run(), float_path=f) for run, f in zip(runs, beside, strict=True)]
+        )
+
+    def _pass_unchanged(self, runs: Sequence[BatchRun]) -> list[HiddenStates]:
+        """Returns what leaves a block none of whose linears waits for statistics."""
+        return [
+            HiddenStates(quantized=run.run(), float_path=None if run.run_float is None else run.run_float())
+            for run in runs
+        ]
 
     def forward(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor]:
-        """Runs a finished block; returns the hidden states that leave it. Raises RunStoppedError."""
+        """Runs the quantized path through a block as it is; returns what leaves it. Raises RunStoppedError."""
         task = _BlockTask(walk=self, index=0, linears={}, quantizers={})
         return [task.batch_run(block, batch).run() for batch in batches]
+
+    def forward_float(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor | None]:
+        """Runs the float path through a block as it is; None for batches without one. Raises RunStoppedError."""
+        task = _BlockTask(walk=self, index=0, linears={}, quantizers={})
+        runs = (task.batch_run(block, batch).run_float for batch in batches)
+        return [None if run is None else run() for run in runs]
 
     def _quantizers(self, index: int, names: Iterable[str]) -> dict[str, BaseQuantizer[Any]]:
         """Returns the quantizer of every linear that is quantized."""
@@ -119,11 +147,16 @@ class _BlockTask:
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def batch_run(self, block: nn.Module, batch: BlockBatch) -> BatchRun:
-        def run() -> torch.Tensor:
+        def run(states: torch.Tensor) -> torch.Tensor:
             self._stop_if_asked()
-            return batch.arguments.call(block, batch.hidden)
+            return batch.arguments.call(block, states)
 
-        return BatchRun(run=run, token_mask=batch.token_mask)
+        beside = batch.hidden.float_path
+        return BatchRun(
+            run=partial(run, batch.hidden.quantized),
+            token_mask=batch.token_mask,
+            run_float=None if beside is None else partial(run, beside),
+        )
 
     def make_collector(self, in_features: int, device: torch.device) -> HessianAccumulator:
         return HessianAccumulator(in_features, device)
@@ -150,7 +183,7 @@ class _BlockTask:
             self._seconds[name] = preparing + time.perf_counter() - started
             self._report(name, solved)
 
-    def result(self, outputs: list[torch.Tensor]) -> SolvedBlock:
+    def result(self, outputs: list[HiddenStates]) -> SolvedBlock:
         ordered = {name: self._solved[name] for name in self.linears}
         return SolvedBlock(outputs=outputs, linears=ordered, seconds=self._seconds)
 

@@ -13,6 +13,7 @@ from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
 from core.solver.loss import quadratic_loss
 from core.solver.rtn import round_to_nearest
+from core.solver.target import mismatch_map
 
 STARVED = "No calibration token reached this linear; it was rounded to nearest."
 
@@ -23,6 +24,7 @@ class PreparedInputs:
 
     statistics: InputStatistics
     solver: PreparedSet
+    target_II: torch.Tensor | None  # noqa: N815 - shapes live in names
 
 
 class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
@@ -33,20 +35,23 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
     def __init__(self, config: GPTQConfig) -> None:
         self._config = config
         self.true_sequential = config.true_sequential
+        self.carries_float_path = config.mismatch_alpha > 0
 
     def prepare(self, statistics: InputStatistics | None) -> PreparedInputs | None:
         """Orders and factorizes the Hessian; returns None where there is none."""
         if statistics is None or statistics.tokens == 0:
             return None
-        return PreparedInputs(statistics=statistics, solver=prepare_set(statistics.hessian_II, self._config))
+        solver = prepare_set(statistics.hessian_II, self._config)
+        return PreparedInputs(statistics=statistics, solver=solver, target_II=self._target(statistics, solver))
 
     def convert(self, W_OI: torch.Tensor, prepared: PreparedInputs | None) -> SolvedLinear:
         """Solves one weight."""
         if prepared is None:
             return self._round_starved(W_OI)
         statistics = prepared.statistics
-        weight = solve(W_OI, prepared.solver, self._config).weight
         W_OI = W_OI.float()
+        target_OI = W_OI if prepared.target_II is None else W_OI @ prepared.target_II
+        weight = solve(target_OI, prepared.solver, self._config).weight
         loss = quadratic_loss(W_OI - weight.dequantize(), statistics.hessian_II)
         energy = quadratic_loss(W_OI, statistics.hessian_II)
         return SolvedLinear(
@@ -58,6 +63,13 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
             order=str(self._config.order),
             warnings=_warnings(prepared),
         )
+
+    def _target(self, statistics: InputStatistics, solver: PreparedSet) -> torch.Tensor | None:
+        mismatch = statistics.mismatch
+        if mismatch is None:
+            return None
+        damp = solver.factor.damp_percent * float(mismatch.hessian_II.diagonal().mean())
+        return mismatch_map(mismatch.hessian_II, mismatch.cross_II, self._config.mismatch_alpha, damp)
 
     def _round_starved(self, W_OI: torch.Tensor) -> SolvedLinear:
         config = self._config

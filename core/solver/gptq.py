@@ -174,7 +174,7 @@ class _ColumnSolver:
         bits, sym = self._config.bits, self._config.sym
         if self._config.scale_search is ScaleSearch.MINMAX:
             return grid.minmax_grid(W_OGS, bits=bits, sym=sym)
-        return grid.searched_grid(W_OGS, cost_GS, bits=bits, sym=sym)
+        return grid.searched_grid(W_OGS, cost_GS, bits=bits, sym=sym, signed=self._config.signed_scales)
 
 
 def _costs(prepared: PreparedSet, search: ScaleSearch) -> torch.Tensor:

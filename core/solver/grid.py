@@ -43,7 +43,7 @@ def minmax_grid(W_OGS: torch.Tensor, *, bits: int, sym: bool) -> Grid:
     return _ranged_grid(*_range(W_OGS, sym=sym), bits=bits, sym=sym)
 
 
-def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym: bool) -> Grid:
+def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym: bool, signed: bool = False) -> Grid:
     """Picks, per row and group, the shrunk range with the least Σ_j c_j (w_j - s·(clip(round(w_j/s)+z) - z))².
 
     cost_GS holds c_j ≥ 0, float32 [G, S]; every one of SHRINK_FACTORS is tried. Raises NumericalError as `minmax_grid`.
@@ -51,12 +51,24 @@ def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym:
     low_OG, high_OG = _range(W_OGS, sym=sym)
     factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32)
     candidates = _ranged_grid(low_OG[..., None] * factors_K, high_OG[..., None] * factors_K, bits=bits, sym=sym)
+    if sym and signed:
+        candidates = _with_signed(candidates, W_OGS, bits)
     best_OG = kernels.best_candidate(W_OGS, cost_GS, candidates.scales_OG, candidates.zeros_OG, top_code(bits))
     pick = best_OG[..., None]
     return Grid(
         scales_OG=candidates.scales_OG.gather(-1, pick)[..., 0],
         zeros_OG=candidates.zeros_OG.gather(-1, pick)[..., 0],
     )
+
+
+def _with_signed(candidates: Grid, W_OGS: torch.Tensor, bits: int) -> Grid:
+    """Makes every second candidate a scale with which the largest weight lies on the extra negative level."""
+    largest_OG1 = W_OGS.gather(-1, W_OGS.abs().argmax(dim=-1, keepdim=True))
+    share = top_code(bits) / float(1 << bits)  # the range ends at code 0, half a step beyond the unsigned one's
+    signed_OGK = -torch.sign(largest_OG1) * stored_scale(candidates.scales_OG * share)
+    signed_OGK = torch.where(signed_OGK == 0, candidates.scales_OG, signed_OGK)
+    odd_K = torch.arange(candidates.scales_OG.shape[-1]) % 2 == 1
+    return Grid(scales_OG=torch.where(odd_K, signed_OGK, candidates.scales_OG), zeros_OG=candidates.zeros_OG)
 
 
 def in_groups(W_OI: torch.Tensor, size: int) -> torch.Tensor:

@@ -14,54 +14,102 @@ BLOCK_COLUMNS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """What the inputs have to do with the float model's, over the tokens for which both are known.
+
+    cross_II: mean of x0 xᵀ with x0 the float model's input. hessian_II: mean of x xᵀ over the same tokens.
+    """
+
+    cross_II: torch.Tensor  # noqa: N815 - shapes live in names
+    hessian_II: torch.Tensor  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputStatistics:
     """What the solver knows of a linear's inputs.
 
     hessian_II: float32 [I, I], symmetric, mean over tokens. tokens: rows that were added. dead_inputs: inputs that
-    were 0 in every row. dropped_rows: rows left out because they held a value that is not finite.
+    were 0 in every row. dropped_rows: rows left out because they held a value that is not finite. mismatch: None where
+    no float path was carried along.
     """
 
-    hessian_II: torch.Tensor  # noqa: N815 - shapes live in names
+    hessian_II: torch.Tensor  # noqa: N815
     tokens: int
     dead_inputs: int
     dropped_rows: int
+    mismatch: Mismatch | None = None
 
 
 class HessianAccumulator:
-    """Collects the inputs of one input set; holds I x I floats and nothing of the inputs themselves."""
+    """Collects the inputs of one input set; holds two or three I x I matrices and nothing of the inputs themselves."""
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         """Starts at zero."""
-        self._sum_II = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
-        self._tokens = 0
+        self._alone = _Sum(in_features, device)
+        self._paired: _Sum | None = None
+        self._cross_II: torch.Tensor | None = None
         self._dropped_rows = 0
 
-    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None) -> None:
-        """Adds inputs of any leading shape [..., I]; token_mask, of that shape, is False where a row is padding."""
-        X_NI = X.reshape(-1, X.shape[-1])
-        if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
-            X_NI = X_NI[token_mask.reshape(-1)]
-        X_NI = X_NI.float()
-        finite_N = torch.isfinite(X_NI.sum(dim=1))
-        if not bool(finite_N.all()):
-            self._dropped_rows += int((~finite_N).sum())
-            X_NI = X_NI[finite_N]
-        self._tokens += X_NI.shape[0]
-        for start in range(0, X_NI.shape[1], BLOCK_COLUMNS):
-            stop = start + BLOCK_COLUMNS
-            self._sum_II[start:stop, start:].addmm_(X_NI[:, start:stop].T, X_NI[:, start:])
+    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None) -> None:
+        """Adds inputs of any leading shape [..., I]; token_mask, of that shape, is False where a row is padding.
+
+        float_X: the float model's inputs of the same tokens.
+        """
+        X_NI, kept_N = self._rows(X, token_mask)
+        if float_X is None:
+            self._alone.add(X_NI)
+            return
+        if self._paired is None or self._cross_II is None:
+            self._paired = _Sum(X_NI.shape[1], X_NI.device)
+            self._cross_II = torch.zeros_like(self._paired.upper_II)
+        self._paired.add(X_NI)
+        float_NI = float_X.reshape(-1, float_X.shape[-1]).float()
+        self._cross_II.addmm_((float_NI if kept_N is None else float_NI[kept_N]).T, X_NI)
 
     def finish(self) -> InputStatistics:
         """Returns the statistics; the accumulator's memory passes to them."""
-        H_II = self._sum_II
-        H_II.div_(max(self._tokens, 1))
-        H_II.triu_()
-        diagonal_I = H_II.diagonal().clone()
-        H_II.add_(H_II.T.clone())
-        H_II.diagonal().copy_(diagonal_I)
+        mismatch = None
+        if self._paired is not None and self._cross_II is not None:
+            paired_II = self._paired.mean()
+            mismatch = Mismatch(cross_II=self._cross_II.div_(max(self._paired.tokens, 1)), hessian_II=paired_II)
+            self._alone.take(self._paired)
+        hessian_II = self._alone.mean()
         return InputStatistics(
-            hessian_II=H_II,
-            tokens=self._tokens,
-            dead_inputs=int((diagonal_I == 0).sum()),
+            hessian_II=hessian_II,
+            tokens=self._alone.tokens,
+            dead_inputs=int((hessian_II.diagonal() == 0).sum()),
             dropped_rows=self._dropped_rows,
+            mismatch=mismatch,
         )
+
+    def _rows(self, X: torch.Tensor, token_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the rows that count, and which they are (None: all)."""
+        X_NI = X.reshape(-1, X.shape[-1]).float()
+        kept_N = torch.isfinite(X_NI.sum(dim=1))
+        self._dropped_rows += int((~kept_N).sum())
+        if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
+            kept_N &= token_mask.reshape(-1)
+        return (X_NI, None) if bool(kept_N.all()) else (X_NI[kept_N], kept_N)
+
+
+class _Sum:
+    """Σ x xᵀ, the upper triangle only, and the number of its tokens."""
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.upper_II = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
+        self.tokens = 0
+
+    def add(self, X_NI: torch.Tensor) -> None:
+        self.tokens += X_NI.shape[0]
+        for start in range(0, X_NI.shape[1], BLOCK_COLUMNS):
+            stop = start + BLOCK_COLUMNS
+            self.upper_II[start:stop, start:].addmm_(X_NI[:, start:stop].T, X_NI[:, start:])
+
+    def take(self, other: _Sum) -> None:
+        self.upper_II += other.upper_II
+        self.tokens += other.tokens
+
+    def mean(self) -> torch.Tensor:
+        """Returns the whole symmetric mean in memory of its own."""
+        mean_II = torch.triu(self.upper_II).div_(max(self.tokens, 1))
+        return mean_II.add_(torch.triu(mean_II, diagonal=1).T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,8 @@ def test_blocks_run_alone_reproduce_the_model(family: str, tmp_path: Path) -> No
                 for batch, states in zip(captured, hidden, strict=True)
             ]
             sets = discover_input_sets(linears, runs[0].run)
-            hidden = SuspendedBlock(linears, sets, HessianAccumulator, lambda _names, _collector: None).run(runs)
+            outputs = SuspendedBlock(linears, sets, HessianAccumulator, lambda _names, _collector: None).run(runs)
+            hidden = [output.quantized for output in outputs]
             skeleton.drop(skeleton.block_targets(index))
             for states, layers in zip(hidden, expected, strict=True):
                 torch.testing.assert_close(states, layers[index + 1], rtol=1e-4, atol=1e-4)
@@ -113,7 +115,7 @@ def test_each_set_sees_inputs_that_carry_the_sets_before_it() -> None:
     assert traces["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] > 0
     assert traces["self_attn.o_proj",] == 0  # v is zero
     assert traces["mlp.down_proj",] == 0  # gate and up are zero
-    torch.testing.assert_close(outputs[0], hidden[0])  # only the residual path is left
+    torch.testing.assert_close(outputs[0].quantized, hidden[0])  # only the residual path is left
 
 
 def test_masks_and_positions_are_shared_between_batches() -> None:
@@ -146,3 +148,34 @@ def _blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
     from core.model.structure import find_blocks  # noqa: PLC0415 - keeps the tests above readable top-down
 
     return find_blocks(model).modules
+
+
+def test_the_float_path_is_untouched_by_what_is_solved() -> None:
+    """The float path passes each set before its weights change: it leaves the block as if nothing were quantized."""
+    model = tiny_model("llama")
+    block = _blocks(model)[0]
+    captured, hidden = capture(
+        model, _blocks(model), [((), {"input_ids": batch}) for batch in random_tokens(4, 8).split(2)], lambda _: None
+    )
+    linears = find_linears(block)
+    runs = [partial(batch.arguments[0].call, block, states) for batch, states in zip(captured, hidden, strict=True)]
+    expected = [run() for run in runs]
+    crossed: list[bool] = []
+
+    class Pairs(HessianAccumulator):
+        def add(
+            self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None
+        ) -> None:
+            crossed.append(float_X is not None and float_X.shape == X.shape)
+            super().add(X, token_mask, float_X)
+
+    def zero(names: tuple[str, ...], _collector: HessianAccumulator | None) -> None:
+        for name in names:
+            linears[name].weight.zero_()
+
+    batches = [BatchRun(run=run, token_mask=None, run_float=run) for run in runs]
+    outputs = SuspendedBlock(linears, EXPECTED_SETS["llama"], Pairs, zero).run(batches)
+    assert crossed == [True] * 8
+    for output, states, unchanged in zip(outputs, hidden, expected, strict=True):
+        torch.testing.assert_close(output.float_path, unchanged)
+        torch.testing.assert_close(output.quantized, states)

@@ -55,3 +55,17 @@ def test_weights_beyond_float16_scales_are_refused(value: float) -> None:
     W_OGS[1, 0, 3] = value
     with pytest.raises(NumericalError, match="scale"):
         grid.minmax_grid(W_OGS, bits=4, sym=True)
+
+
+def test_a_signed_scale_reaches_the_largest_weight() -> None:
+    """A group whose largest weight is positive takes a negative scale, which puts it on the extra negative level."""
+    W_OGS = torch.tensor([[[1.0, 0.13, -0.12, 0.26, -0.25, 0.38, 0.0, -0.5]]])
+    cost_GS = torch.ones(1, 8)
+    signed = grid.searched_grid(W_OGS, cost_GS, bits=4, sym=True, signed=True)
+    unsigned = grid.searched_grid(W_OGS, cost_GS, bits=4, sym=True)
+    assert float(signed.scales_OG) < 0 < float(unsigned.scales_OG)
+    differences = []
+    for fitted in (signed, unsigned):
+        codes = grid.encode(W_OGS[0], fitted.scales_OG, fitted.zeros_OG, 4)
+        differences.append(float((fitted.scales_OG * (codes - fitted.zeros_OG) - W_OGS[0]).square().sum()))
+    assert differences[0] < 0.5 * differences[1]
