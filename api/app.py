@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api import errors
 from api.context import ContextMiddleware
 from api.gate import GateMiddleware
+from api.limits import raise_open_files
 from api.logs import configure_logs
 from api.problems import Problem
 from api.routes import artifacts, batches, calibration, health, history, jobs, models, page, streams
@@ -50,6 +51,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(services.check_start)
+        raise_open_files(settings.max_streams)
         with on_termination(services.hub.close):
             yield
         services.hub.close()

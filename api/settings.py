@@ -31,7 +31,7 @@ class ApiSettings(StoreSettings):
     max_calibration_bytes: int = Field(default=256 * MEBIBYTE, ge=1024)
     upload_seconds: float = Field(default=600.0, gt=0)
     max_streams: int = Field(default=2000, ge=1)
-    stream_poll_seconds: float = Field(default=0.25, gt=0)
+    stream_poll_seconds: float = Field(default=0.15, gt=0)
     stream_heartbeat_seconds: float = Field(default=15.0, gt=0)
     stream_send_seconds: float = Field(default=20.0, gt=0)
     stream_life_seconds: float = Field(default=900.0, gt=0)

@@ -208,12 +208,16 @@ def test_owners_see_nothing_of_each_other(guarded: Service):
     text = guarded.client.post("/v1/calibration-sets", files={"file": ("a.txt", b"some text")}, headers=mine).json()
     reads = [*job["links"].values(), f"{job['links']['self']}/attempts", file["content"]]
     reads.append(f"/v1/calibration-sets/{text['id']}")
+    batch = {"models": [job_request()["model"]], "configs": [{"group_size": 32}]}
+    reads.append(guarded.client.post("/v1/batches", json=batch, headers=mine).headers["location"])
     for path in reads:
-        assert guarded.client.get(path, headers=mine).status_code == 200
-        assert guarded.client.get(path, headers=theirs).status_code == 404
-        assert guarded.client.get(path, headers=admin).status_code == 200
+        for key, status in ((mine, 200), (theirs, 404), (admin, 200)):
+            # Not read to the end: a stream has none.
+            with guarded.client.stream("GET", path, headers=key) as response:
+                assert response.status_code == status, path
     for verb in ("cancel", "retry"):
         assert guarded.client.post(f"{job['links']['self']}:{verb}", headers=theirs).status_code == 404
+    assert guarded.client.delete(job["links"]["self"], headers=theirs).status_code == 404
     stolen = job_request(calibration={"set": text["id"]})
     refused = guarded.client.post("/v1/jobs", json=stolen, headers=theirs)
     assert refused.json()["code"] == "calibration_set_unknown"
