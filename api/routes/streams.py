@@ -19,10 +19,20 @@ FORM = """`text/event-stream` of four kinds of event. `open`: where the stream s
 history, durable, with an `id`. `progress`: how far a running job is, without an `id`. `reset`: the id that was sent
 is not of this database's history; read the state anew. The stream ends now and then; connect again with
 `Last-Event-ID`."""
+ONE_EVENT: dict[str, Any] = {
+    "description": "One event of the stream; data is JSON in one line.",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["open", "event", "progress", "reset"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "description": "Milliseconds to wait before connecting again."},
+    },
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": FORM,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": ONE_EVENT}},
     },
 }
 LastEventId = Annotated[str | None, Header(max_length=MAX_CHARS, description="The id of the last event that arrived.")]
