@@ -14,7 +14,7 @@ from torch import nn
 
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
-from core.model.skeleton import COMPUTE_DTYPE, Skeleton
+from core.model.skeleton import Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.quantizers.block import SolvedBlock
@@ -91,7 +91,7 @@ class BlockRecords:
                 sym=linear.config.sym,
                 version=self._version,
             )
-            set_linear_weight(linear.module, weight.dequantize(COMPUTE_DTYPE))
+            set_linear_weight(linear.module, weight.dequantize(self.skeleton.dtype))
 
     def consumed(self) -> Iterator[str]:
         """Yields the source tensors that solved linears replace: weights, and biases where there are any."""

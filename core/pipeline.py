@@ -24,7 +24,14 @@ from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Fingerprint, Manifest
 from core.checkpoint.reader import CheckpointReader
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
-from core.environment import numerics_profile, peak_rss_bytes, return_freed_memory, rss_bytes, versions
+from core.environment import (
+    forward_dtype,
+    numerics_profile,
+    peak_rss_bytes,
+    return_freed_memory,
+    rss_bytes,
+    versions,
+)
 from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedError
 from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted
 from core.model.capture import CapturedBatch, capture
@@ -33,6 +40,7 @@ from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
 from core.preflight.source import ModelFacts, inspect_source
 from core.preflight.targets import Shapes
+from core.preflight.weights import refuse_non_finite
 from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.report import LinearReport, QuantizationReport
@@ -121,7 +129,8 @@ class _Run:
             self.facts = inspect_source(self.source_dir)
             check_config(self.config, self.facts, formats=self.formats)
             self._require_calibration()
-            self.skeleton = Skeleton.open(self.source_dir, self.reader)
+            refuse_non_finite(self.source_dir, self.facts)
+            self.skeleton = Skeleton.open(self.source_dir, self.reader, forward_dtype(self.facts.dtype))
             self.records = BlockRecords(skeleton=self.skeleton, config=self.config)
             self.shapes = self.records.shapes()
             per_linear = PerLinear()
@@ -197,7 +206,7 @@ class _Run:
             calibration_sha256=self.calibration.sha256 if self.calibration else "",
             config=json.dumps(self.config.to_dict(), sort_keys=True),
             engine_version=metadata.version("bitmill"),
-            numerics=numerics_profile(),
+            numerics=numerics_profile(self.skeleton.dtype),
         )
 
     def _capture(self) -> tuple[list[CapturedBatch], list[HiddenStates]]:

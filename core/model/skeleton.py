@@ -1,7 +1,7 @@
 """Builds a model without weights from a folder's config, and fills and empties parts of it from a checkpoint.
 
 Parameters start on the meta device; buffers that a module computes for itself (rotary frequencies) are real. A part is
-loaded in float32 when its turn comes and dropped when it is done, so that the whole model is never in memory.
+loaded when its turn comes and dropped when it is done, so that the whole model is never in memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from core.errors import ModelProblem, ModelRefusedError
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
 
-COMPUTE_DTYPE = torch.float32
-
 
 class TensorSource(Protocol):
     """Where weights come from, one tensor at a time."""
@@ -33,7 +31,7 @@ class TensorSource(Protocol):
         """Returns one tensor."""
 
 
-def build_empty(source_dir: Path) -> PreTrainedModel:
+def build_empty(source_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Returns the decoder that config.json describes, in evaluation mode, its parameters on the meta device.
 
     Never runs code from the folder. Raises ModelRefusedError where transformers cannot build a decoder from it.
@@ -42,7 +40,7 @@ def build_empty(source_dir: Path) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source_dir, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]  # the auto class is untyped
-                config, dtype=COMPUTE_DTYPE, trust_remote_code=False
+                config, dtype=dtype, trust_remote_code=False
             )
     except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise ModelRefusedError(
@@ -60,12 +58,14 @@ class Skeleton:
     model: PreTrainedModel
     blocks: Blocks
     names: NameMap
+    dtype: torch.dtype
 
     @classmethod
-    def open(cls, source_dir: Path, source: TensorSource) -> Skeleton:
+    def open(cls, source_dir: Path, source: TensorSource, dtype: torch.dtype = torch.float32) -> Skeleton:
         """Builds the model and finds its parameters in the checkpoint; raises ModelRefusedError if one is missing."""
-        model = build_empty(source_dir)
-        return cls(model=model, blocks=find_blocks(model), names=map_names(model, source.names()))
+        model = build_empty(source_dir, dtype)
+        names = map_names(model, source.names())
+        return cls(model=model, blocks=find_blocks(model), names=names, dtype=dtype)
 
     def block_targets(self, index: int) -> tuple[str, ...]:
         """Returns the module names of a block's checkpoint tensors."""
@@ -86,17 +86,9 @@ class Skeleton:
         )
 
     def load(self, source: TensorSource, targets: Iterable[str]) -> None:
-        """Puts real float32 tensors in place; raises ModelRefusedError on a value that is not finite."""
+        """Puts real tensors in place, in the skeleton's dtype."""
         for target in targets:
-            name = self.names.source_of[target]
-            tensor = source.tensor(name).to(COMPUTE_DTYPE)
-            if not bool(torch.isfinite(tensor).all()):
-                raise ModelRefusedError(
-                    ModelProblem.NON_FINITE_WEIGHTS,
-                    f"Tensor {name} holds values that are not finite.",
-                    "Use an intact copy of the model.",
-                )
-            _place(self.model, target, tensor)
+            _place(self.model, target, source.tensor(self.names.source_of[target]).to(self.dtype))
         self._tie()
 
     def drop(self, targets: Iterable[str]) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from core.calibration.windows import CalibrationWindows
 from core.checkpoint.checksums import verify_sha256sums
 from core.configs import GPTQConfig, Order, QuantizationConfig, RTNConfig
+from core.environment import forward_dtype
 from core.errors import (
     CalibrationRefusedError,
     InvalidConfigError,
@@ -27,7 +29,7 @@ from core.pipeline import TOKENS_PER_BATCH, Resources, quantize_checkpoint
 from core.progress import ProgressEstimator
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
-from tests.core.tiny import FAMILIES, random_tokens, tiny_model, write_tiny_model
+from tests.core.tiny import FAMILIES, byte_tokenizer, random_tokens, tiny_model, write_tiny_model
 
 GPTQ = GPTQConfig(bits=4, group_size=32)
 # These two carry measured seconds and memory, which no two runs share.
@@ -82,6 +84,22 @@ def test_disk_and_memory_give_the_same_codes(family: str, tmp_path: Path) -> Non
         assert path.endswith(row.name) or row.name.endswith(path)
         assert torch.equal(weight.codes_OI, module.codes)
         assert torch.equal(weight.scales_OG, module.scales)
+
+
+def test_bfloat16_models_run_in_their_own_dtype(tmp_path: Path) -> None:
+    """A bfloat16 source gives the codes of the bfloat16 model in memory if the CPU has that dtype, else float32's."""
+    dtype = forward_dtype("bfloat16")
+    tiny_model().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    windows = _windows()
+    quantize_checkpoint(tmp_path / "model", tmp_path / "out", GPTQ, windows)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=dtype)
+    prepare(model, GPTQ, kwargs={"input_ids": windows.tokens_NT})
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    for path, module in convert(model).named_modules():
+        if isinstance(module, QuantizedLinear):
+            weight = from_gptq_tensors(path, stored, bits=4, group_size=32, sym=True, version="gptq")
+            assert torch.equal(weight.codes_OI, module.codes)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "bloom"])
@@ -186,14 +204,14 @@ def test_bad_input_is_refused_before_work_starts(source: Path, tmp_path: Path) -
 
 
 def test_weights_that_are_not_finite_are_named(source: Path, tmp_path: Path) -> None:
-    """A NaN in one tensor ends the run with that tensor's name and without an artifact."""
+    """A NaN in one tensor refuses the model by that tensor's name before any block is solved."""
     tensors = load_file(source / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelRefusedError, match=r"layers\.1\.mlp\.up_proj") as refused:
         quantize_checkpoint(source, tmp_path / "out", GPTQ, _windows())
     assert refused.value.problem is ModelProblem.NON_FINITE_WEIGHTS
-    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 def test_no_more_than_one_block_is_in_memory(tmp_path: Path) -> None:
