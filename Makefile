@@ -7,7 +7,7 @@ LOADERS_VENV := .venv-loaders
 LOADERS_BIN := $(LOADERS_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-loaders check format bench clean
+.PHONY: help install demo test test-loaders check format bench lock clean
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
 	@echo "make install       the set-up step alone"
+	@echo "make lock          renew constraints.txt"
 	@echo "make clean         remove environments, caches and var/"
 
 install: $(VENV)/.installed
@@ -56,6 +57,14 @@ format: install
 
 bench: install
 	@$(BIN)/python benchmarks/run.py
+
+# Resolves anew what pyproject.toml asks for, in an environment of its own, and writes the one set of versions.
+lock:
+	@rm -rf var/lock && $(PYTHON) -m venv var/lock
+	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,engine,dev]'
+	@$(PYTHON) -c 'import json; rows = sorted((i["metadata"]["name"].lower().replace("_", "-"), i["metadata"]["version"].split("+")[0]) for i in json.load(open("var/lock.json"))["install"]); \
+	  print(open("constraints.txt").readline(), *(f"{n}=={v}\n" for n, v in rows if n != "bitmill"), sep="", end="")' > var/constraints.txt
+	@mv var/constraints.txt constraints.txt
 
 clean:
 	@rm -rf $(VENV) $(LOADERS_VENV) var build dist *.egg-info

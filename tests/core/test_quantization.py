@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +125,12 @@ def test_calibration_on_the_unquantized_block_differs() -> None:
         model = prepare(tiny_model("llama"), config, kwargs={"input_ids": random_tokens(16, 32)})
         results.append(convert(model).get_submodule("model.layers.0.mlp.down_proj").codes)
     assert not torch.equal(results[0], results[1])
+
+
+def test_the_documented_example_runs() -> None:
+    """The code of docs/python.md quantizes a model as it stands."""
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    names = {"model": tiny_model("llama"), "calibration_batches": random_tokens(8, 32).split(4)}
+    exec(code, names)  # noqa: S102 - our own page
+    assert isinstance(names["model"].get_submodule("model.layers.0.mlp.up_proj"), QuantizedLinear)
