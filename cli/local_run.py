@@ -19,7 +19,7 @@ from core.configs import Format, Method
 from core.errors import RunStoppedError
 from core.events import Event, LinearQuantized, RunStarted, WarningRaised
 from core.preflight.checks import check_config
-from core.preflight.resources import available_memory, check_disk, estimate
+from core.preflight.resources import MAX_SHARD_BYTES, available_memory, check_disk, check_file_size, estimate
 from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
 
@@ -64,6 +64,7 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
         _warn(console, warning)
     needs = estimate(facts, config, calibration, request.formats)
     check_disk(request.dst.absolute().parent, needs.disk_bytes)
+    check_file_size(min(needs.artifact_bytes, MAX_SHARD_BYTES))
     if (available := available_memory()) < needs.ram_bytes:
         _warn(console, f"The run may need {bytes_text(needs.ram_bytes)} of memory, {bytes_text(available)} are free.")
     started_at = time.monotonic()

@@ -38,6 +38,7 @@ from core.model.capture import CapturedBatch, capture
 from core.model.skeleton import Skeleton
 from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
+from core.preflight.resources import MAX_SHARD_BYTES
 from core.preflight.source import ModelFacts, inspect_source
 from core.preflight.targets import Shapes
 from core.preflight.weights import refuse_non_finite
@@ -54,7 +55,7 @@ class Resources:
     """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success."""
 
     threads: int | None = None
-    max_shard_bytes: int = 4 << 30
+    max_shard_bytes: int = MAX_SHARD_BYTES
     keep_work: bool = False
 
 

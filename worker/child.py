@@ -23,7 +23,7 @@ from core.configs import CalibrationConfig, config_from_dict
 from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
 from core.events import Event, RunStarted, Stage, StageStarted, WarningRaised
 from core.preflight.checks import check_config
-from core.preflight.resources import check_disk, check_memory, estimate
+from core.preflight.resources import MAX_SHARD_BYTES, check_disk, check_file_size, check_memory, estimate
 from core.preflight.source import inspect_source
 from core.threads import wait_without_spinning
 from worker.channel import Channel, run_child
@@ -66,6 +66,7 @@ class Attempt:
         needed = estimate(facts, self._config, calibration, self._spec.formats)
         # What an earlier attempt left in the work folder counts as there already.
         check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
+        check_file_size(min(needed.artifact_bytes, MAX_SHARD_BYTES))
         check_memory(needed.ram_bytes)
 
     def _calibrate(self, text: CalibrationText) -> CalibrationWindows:

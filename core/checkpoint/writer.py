@@ -31,8 +31,8 @@ from core.checkpoint.layout import (
 )
 from core.errors import ArtifactInvalidError, InvalidConfigError
 from core.preflight.model_files import INDEX_FILE, SINGLE_FILE
+from core.preflight.resources import MAX_SHARD_BYTES
 
-DEFAULT_MAX_SHARD_BYTES: Final = 4 << 30
 PARTIAL_MARK: Final = ".partial-"
 METADATA: Final = {"format": "pt"}
 """transformers refuses a safetensors file that does not say this."""
@@ -68,7 +68,7 @@ class ArtifactWriter:
     InvalidConfigError. One writer at a time per out_dir.
     """
 
-    def __init__(self, out_dir: Path, *, max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES) -> None:
+    def __init__(self, out_dir: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         self._out_dir = out_dir
         self._max_shard_bytes = max_shard_bytes
         self._pending: dict[str, _Pending] = {}

@@ -6,7 +6,7 @@ loaded when its turn comes and dropped when it is done, so that the whole model 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -104,11 +104,6 @@ class Skeleton:
             owner, attribute = _owner(self.model, original)
             tied_owner, tied_attribute = _owner(self.model, target)
             tied_owner._parameters[tied_attribute] = owner._parameters[attribute]  # noqa: SLF001 - torch has no setter that shares
-
-
-def source_names(names: NameMap, targets: Iterable[str]) -> Mapping[str, str]:
-    """Returns checkpoint names by module name for some module names."""
-    return {target: names.source_of[target] for target in targets}
 
 
 def _owner(model: nn.Module, target: str) -> tuple[nn.Module, str]:

@@ -26,6 +26,7 @@ INDEX_BYTES = 4  # int32 per input
 PROCESS_BYTES = 700 * 10**6  # interpreter, torch, transformers, compiled kernels and the allocators' slack
 SIDE_FILES_BYTES = 32 * 10**6  # tokenizer, configs, report, model card
 SAFETY = 1.1
+MAX_SHARD_BYTES = 4 << 30  # the largest file that a run writes, unless one tensor is larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,6 @@ Legend: O out_features, C columns of one update, G groups, S inputs in a group, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -114,16 +112,3 @@ def _best_candidate(
                 if loss[k] < loss[winner]:
                     winner = k
             best[row, group] = winner
-
-
-def warm_up() -> None:
-    """Compiles both kernels for the types that the solver uses; their machine code is kept in Numba's cache."""
-    ones = torch.ones(1, 1)
-    solve_columns(ones.clone(), ones, ones, ones, 15)
-    best_candidate(ones[None], ones, ones[None], ones[None], 15)
-
-
-def threads() -> int:
-    """Returns the number of threads that the kernels use."""
-    count: Any = numba.get_num_threads()
-    return int(count)
