@@ -21,7 +21,7 @@ from tests.worker.models import write_tiny_llama
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
-    write_tiny_llama(root / "tiny", blocks=12, hidden=64)
+    write_tiny_llama(root / "tiny", blocks=40, hidden=128)
     return root
 
 
@@ -68,7 +68,7 @@ def test_a_job_under_way_survives_a_stop_and_goes_on_at_the_next_start(tmp_path:
         body = {
             "model": {"source": "path", "path": str(models / "tiny")},
             "group_size": 32,
-            "calibration": {"samples": 16, "seq_len": 256},
+            "calibration": {"samples": 64, "seq_len": 256},
         }
         answer = httpx.post(f"{service.url}/v1/jobs", json=body, trust_env=False)
         assert answer.status_code == 202, answer.text
