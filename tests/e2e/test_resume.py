@@ -21,7 +21,7 @@ from tests.worker.models import write_tiny_llama
 from worker.services import open_services
 from worker.settings import WorkerSettings
 
-BLOCKS = 10
+BLOCKS = 30
 KILLED_AFTER_BLOCK = 2
 # They carry measured times; everything else must be the same bytes.
 MEASURED_FILES = frozenset({"quantization_report.json", "SHA256SUMS"})
@@ -69,7 +69,7 @@ def opened(settings: WorkerSettings, tmp_path: Path) -> Iterator[Bench]:
     database = Database(settings.database_url)
     database.upgrade()
     database.dispose()
-    model = write_tiny_llama(tmp_path / "models" / "tiny", blocks=BLOCKS, hidden=64)
+    model = write_tiny_llama(tmp_path / "models" / "tiny", blocks=BLOCKS, hidden=128)
     services = open_services(settings)
     yield Bench(services, model)
     services.database.dispose()
