@@ -100,7 +100,7 @@ def test_a_broken_model_and_a_binary_text_are_named(local: Bitmill, model: Path,
 
 def test_ctrl_c_keeps_the_finished_blocks_and_the_same_command_goes_on(local: Bitmill, cache_dir: Path, tmp_path: Path):
     """Exit code 130 with the remedy; the second run takes the finished blocks over and completes the artifact."""
-    model = write_tiny_llama(tmp_path / "long", blocks=20, hidden=64)
+    model = write_tiny_llama(tmp_path / "long", blocks=60, hidden=128)
     target = tmp_path / "out"
     options = (
         "run",
