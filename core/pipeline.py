@@ -88,14 +88,15 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
         torch.set_num_threads(resources.threads)
     return_freed_memory()
     work_dir = work_dir or out_dir.with_name(f"{out_dir.name}.work")
+    quantizer = quantizer_for(config)
     with torch.no_grad(), CheckpointReader(source_dir) as reader:
         run = _Run(
             source_dir=source_dir,
             reader=reader,
             config=config,
             formats=formats,
-            calibration=calibration if quantizer_for(config).needs_calibration else None,
-            walk=BlockWalk(quantizer=quantizer_for(config), on_event=on_event, should_stop=should_stop),
+            calibration=calibration if quantizer.needs_calibration else None,
+            walk=BlockWalk(quantizer=quantizer, on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
         )
         manifest = run.open(work_dir, on_fault)

@@ -85,8 +85,9 @@ class BlockWalk:
 
     def quantize(self, index: int, block: nn.Module, batches: Sequence[BlockBatch]) -> SolvedBlock:
         """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name."""
-        quantizers = self._quantizers(index, find_linears(block))
-        linears = {name: module for name, module in find_linears(block).items() if name in quantizers}
+        found = find_linears(block)
+        quantizers = self._quantizers(index, found)
+        linears = {name: found[name] for name in quantizers}
         task = _BlockTask(walk=self, index=index, linears=linears, quantizers=quantizers)
         runs = [task.batch_run(block, batch) for batch in batches]
         if not self.quantizer.needs_calibration or not linears:
