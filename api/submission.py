@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from api.problems import FieldProblem
 from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest, PathModel
 from api.services import Services
 from core.configs import (
-    CONFIG_CLASSES,
+    ORDER_FLAGS,
     CalibrationConfig,
-    GPTQConfig,
     Method,
-    Order,
     QuantizationConfig,
+    all_options,
     config_from_dict,
     parse_formats,
 )
@@ -34,8 +33,7 @@ from core.preflight.source import inspect_source
 from store.errors import NotFoundError
 from store.jobs import NewJob
 
-ORDER_FLAGS = frozenset({"desc_act", "static_groups"})
-CONFIG_OPTIONS = {field.name for config_class in CONFIG_CLASSES.values() for field in fields(config_class)}
+CONFIG_OPTIONS = {*all_options(), "preset", *ORDER_FLAGS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,23 +90,8 @@ def quantization_config(request: JobOptions) -> QuantizationConfig:
 
     Raises InvalidConfigError on a value out of range and on an option that the method does not have.
     """
-    given = request.model_fields_set
-    options = {name: getattr(request, name) for name in CONFIG_OPTIONS & given}
-    if ORDER_FLAGS & given:
-        options["order"] = _order_of_flags(request)
+    options = {name: getattr(request, name) for name in CONFIG_OPTIONS & request.model_fields_set}
     return config_from_dict({"method": request.method, **options})
-
-
-def _order_of_flags(request: JobOptions) -> Order:
-    if "order" in request.model_fields_set:
-        raise InvalidConfigError(
-            "order", str(request.order), "given together with desc_act or static_groups", "one of the two spellings"
-        )
-    default = GPTQConfig().order
-    return Order.from_flags(
-        desc_act=default.sorts_columns if request.desc_act is None else request.desc_act,
-        static_groups=default.fixes_groups if request.static_groups is None else request.static_groups,
-    )
 
 
 def _checked_model(
@@ -156,7 +139,7 @@ def calibration_config(request: JobOptions) -> CalibrationConfig | None:
     """Returns None where the method takes no calibration; raises InvalidConfigError where one is given all the same."""
     options = request.calibration
     if request.method is not Method.RTN:
-        return CalibrationConfig(samples=options.samples, seq_len=options.seq_len, seed=options.seed)
+        return CalibrationConfig.from_dict(options.model_dump(exclude={"set"}))
     if "calibration" in request.model_fields_set:
         raise InvalidConfigError("calibration", options.set, "rtn takes no calibration", "nothing, or use gptq")
     return None

@@ -24,7 +24,6 @@ from cli.service.checks import check_port, check_writable, free_port, lock_data_
 from cli.settings import client_settings
 from cli.store_access import store_settings
 from cli.watch import follow
-from core.configs import Method
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -158,20 +157,8 @@ def _submission(model: Path) -> Submission:
         model=str(model),
         revision=None,
         calibration_file=None,
-        quantization=QuantizationOptions(
-            method=Method.GPTQ,
-            bits=BITS,
-            group_size=GROUP_SIZE,
-            sym=None,
-            desc_act=None,
-            static_groups=None,
-            damp_percent=None,
-            true_sequential=None,
-            scale_search=None,
-            signed_scales=None,
-            mismatch_alpha=None,
-        ),
-        calibration=CalibrationOptions(samples=None, seq_len=None, seed=None),
+        quantization=QuantizationOptions(values={"bits": BITS, "group_size": GROUP_SIZE}),
+        calibration=CalibrationOptions(),
         targets=("transformers", "gptqmodel"),
         formats=(),
         labels=("from=demo",),

@@ -123,7 +123,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
 
 def _windows(request: LocalRun) -> CalibrationWindows | None:
     """Returns the calibration windows; None for a method that does not calibrate."""
-    if request.quantization.method is Method.RTN:
+    if request.quantization.config().method is Method.RTN:
         return None
     from core.calibration.builtin import builtin_text
     from core.calibration.texts import read_documents

@@ -1,153 +1,41 @@
-"""The options that `run` and `jobs submit` share: their spelling, their help, and the request that they stand for.
+"""The options that `run` and `jobs submit` share: their spelling, and the request that they stand for.
 
-An option that is not given stays out of the request: defaults are written in `core.configs` and nowhere else.
+The options of methods and of the draw are made from `core.configs`. One that is not given stays out of the request:
+defaults are written there and nowhere else.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from core.configs import (
+    CONFIG_CLASSES,
     DEFAULT_FORMATS,
     CalibrationConfig,
     Format,
     GPTQConfig,
     Method,
-    Order,
+    Preset,
     QuantizationConfig,
-    ScaleSearch,
+    all_options,
     config_from_dict,
 )
+from core.configs.options import DeclaredOption, declared_options
 from core.errors import InvalidConfigError
-from core.overrides import FORM
+from core.overrides import FORM, Overrides
 from core.preflight.targets import Target
 
-_DEFAULT = GPTQConfig()
-_CALIBRATION = CalibrationConfig()
-
-
 GRID = "Grid"
-GPTQ = "GPTQ"
 CALIBRATION = "Calibration"
 CONNECTION = "Connection"
 
-MethodOption = Annotated[
-    Method, typer.Option("--method", help="gptq, or rtn: plain rounding, the floor to beat.", rich_help_panel=GRID)
-]
-BitsOption = Annotated[
-    int | None,
-    typer.Option("--bits", help="2, 3, 4 or 8.", show_default=str(_DEFAULT.bits), rich_help_panel=GRID),
-]
-GroupSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--group-size",
-        help="Inputs that share one scale; -1 for a whole row.",
-        show_default=str(_DEFAULT.group_size),
-        rich_help_panel=GRID,
-    ),
-]
-SymOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--sym/--no-sym",
-        help="Fixed zero point (GPTQ v1 format), or one per group (v2).",
-        show_default="sym",
-        rich_help_panel=GRID,
-    ),
-]
-DynamicOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dynamic",
-        metavar="JSON",
-        help='Options of single linears, first match: {"+:REGEX": {"bits": 8}, "-:REGEX": {}} (- leaves it in float).',
-        rich_help_panel=GRID,
-    ),
-]
-DescActOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--desc-act/--no-desc-act",
-        help="Solve the columns by falling activation.",
-        show_default="desc-act",
-        rich_help_panel=GPTQ,
-    ),
-]
-StaticGroupsOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--static-groups/--no-static-groups",
-        help="Fix the groups first; with --desc-act this is free at inference.",
-        show_default="static-groups",
-        rich_help_panel=GPTQ,
-    ),
-]
-DampPercentOption = Annotated[
-    float | None,
-    typer.Option(
-        "--damp-percent",
-        help="Fraction (not a percentage) of the mean Hessian diagonal added to it.",
-        show_default=str(_DEFAULT.damp_percent),
-        rich_help_panel=GPTQ,
-    ),
-]
-TrueSequentialOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--true-sequential/--no-true-sequential",
-        help="Solve each linear on inputs that carry those before it in its block.",
-        show_default="true-sequential",
-        rich_help_panel=GPTQ,
-    ),
-]
-ScaleSearchOption = Annotated[
-    ScaleSearch | None,
-    typer.Option(
-        "--scale-search",
-        help="How a group's scale is chosen.",
-        show_default=str(_DEFAULT.scale_search),
-        rich_help_panel=GPTQ,
-    ),
-]
-SignedScalesOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--signed-scales/--no-signed-scales",
-        help="Let a symmetric group's scale be negative where that fits its largest weight.",
-        show_default="signed-scales",
-        rich_help_panel=GPTQ,
-    ),
-]
-MismatchAlphaOption = Annotated[
-    float | None,
-    typer.Option(
-        "--mismatch-alpha",
-        help="0 to 1: how far to correct for inputs that earlier rounding changed; 0 is faster.",
-        show_default=str(_DEFAULT.mismatch_alpha),
-        rich_help_panel=GPTQ,
-    ),
-]
-SamplesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--samples", help="Windows drawn.", show_default=str(_CALIBRATION.samples), rich_help_panel=CALIBRATION
-    ),
-]
-SeqLenOption = Annotated[
-    int | None,
-    typer.Option(
-        "--seq-len", help="Tokens per window.", show_default=str(_CALIBRATION.seq_len), rich_help_panel=CALIBRATION
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", help="Of the draw.", show_default=str(_CALIBRATION.seed), rich_help_panel=CALIBRATION),
-]
 TargetOption = Annotated[
     list[Target] | None,
     typer.Option(
@@ -181,52 +69,126 @@ ApiKeyOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationOptions:
-    """What was typed about the method and the grid; None where nothing was."""
+    """What was typed about the method: fields of a request, without what was not given."""
 
-    method: Method
-    bits: int | None
-    group_size: int | None
-    sym: bool | None
-    desc_act: bool | None
-    static_groups: bool | None
-    damp_percent: float | None
-    true_sequential: bool | None
-    scale_search: ScaleSearch | None
-    signed_scales: bool | None
-    mismatch_alpha: float | None
-    dynamic: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parameters() -> Iterator[inspect.Parameter]:
+        """Yields a command's parameter for each option of each method."""
+        yield _parameter("method", Method, _words(", ".join(Method) + ".", str(Method.GPTQ), GRID))
+        yield _parameter(
+            "preset", Preset, _words("Values between time and accuracy; options go before them.", "default", GRID)
+        )
+        panels = {name: panel for panel, names in _panels() for name in names}
+        for name, declared in all_options().items():
+            yield _declared_parameter(declared, panels[name])
+        order = f"{GPTQConfig().order}"
+        for name, words in (
+            ("desc_act", "Another spelling of --order: by falling activation."),
+            ("static_groups", "Another spelling of --order: groups are fixed first."),
+        ):
+            yield _parameter(name, bool, _words(words, f"as in {order}", GPTQConfig.method.upper()))
 
     def given(self) -> dict[str, Any]:
-        """Returns the fields of a request: what was typed, with `order` for the two flags that spell it."""
-        fields = {
-            "method": str(self.method),
-            "bits": self.bits,
-            "group_size": self.group_size,
-            "sym": self.sym,
-            "dynamic": None if self.dynamic is None else _parsed(self.dynamic),
-            "order": self._order(),
-            "damp_percent": self.damp_percent,
-            "true_sequential": self.true_sequential,
-            "scale_search": None if self.scale_search is None else str(self.scale_search),
-            "signed_scales": self.signed_scales,
-            "mismatch_alpha": self.mismatch_alpha,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
+        """Returns the fields of a request."""
+        fields = {name: str(value) if isinstance(value, StrEnum) else value for name, value in self.values.items()}
+        if "dynamic" in fields:
+            fields["dynamic"] = _parsed(fields["dynamic"])
+        return {"method": str(Method.GPTQ), **fields}
 
     def config(self) -> QuantizationConfig:
         """Returns the checked config; raises InvalidConfigError naming the field."""
         return config_from_dict(self.given())
 
-    def _order(self) -> str | None:
-        """Returns the order that the flags name; a flag that is not given keeps its part of the default order."""
-        if self.desc_act is None and self.static_groups is None:
-            return None
-        return str(
-            Order.from_flags(
-                desc_act=_DEFAULT.order.sorts_columns if self.desc_act is None else self.desc_act,
-                static_groups=_DEFAULT.order.fixes_groups if self.static_groups is None else self.static_groups,
-            )
-        )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationOptions:
+    """What was typed about the calibration: fields of a request, without what was not given."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parameters() -> Iterator[inspect.Parameter]:
+        """Yields a command's parameter for each option of the draw."""
+        for declared in declared_options(CalibrationConfig).values():
+            yield _declared_parameter(declared, CALIBRATION)
+
+    def given(self) -> dict[str, Any]:
+        """Returns what was typed."""
+        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in self.values.items()}
+
+    def config(self) -> CalibrationConfig:
+        """Returns the checked config; raises InvalidConfigError naming the field."""
+        return CalibrationConfig.from_dict(self.given())
+
+
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    """A parameter of a command that stands for many options."""
+
+    kinds: ClassVar = (QuantizationOptions, CalibrationOptions)
+
+    name: str
+    kind: type[QuantizationOptions | CalibrationOptions]
+
+    def take(self, values: dict[str, Any]) -> None:
+        """Replaces the options in a command's arguments by the bundle."""
+        own = {parameter.name: values.pop(parameter.name) for parameter in self.kind.parameters()}
+        values[self.name] = self.kind(values={name: value for name, value in own.items() if value is not None})
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one parameter for each option that its QuantizationOptions and CalibrationOptions stand for."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    bundles: list[_Bundle] = []
+    for parameter in signature.parameters.values():
+        if parameter.annotation in _Bundle.kinds:
+            bundles.append(_Bundle(parameter.name, parameter.annotation))
+            parameters += bundles[-1].kind.parameters()
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def run(**values: Any) -> None:  # noqa: ANN401 - whatever the command takes
+        for bundle in bundles:
+            bundle.take(values)
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take it
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _panels() -> Iterator[tuple[str, frozenset[str]]]:
+    """Yields the heading of each group of options, the general ones last so that they win."""
+    for method, config_class in reversed(CONFIG_CLASSES.items()):
+        yield method.upper(), frozenset(declared_options(config_class))
+    yield GRID, frozenset(declared_options(QuantizationConfig))
+
+
+def _declared_parameter(declared: DeclaredOption, panel: str) -> inspect.Parameter:
+    default = declared.default
+    shown = "none" if declared.type is Overrides else str(default).lower() if default is not None else "none"
+    return _parameter(declared.name, declared.type, _words(declared.option.help, shown, panel))
+
+
+def _words(words: str, default: str, panel: str) -> dict[str, Any]:
+    return {"help": words, "show_default": default, "rich_help_panel": panel}
+
+
+def _parameter(name: str, kind: type[Any], words: dict[str, Any]) -> inspect.Parameter:
+    """Returns an optional parameter, None where it is not typed."""
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        option = typer.Option(f"{flag}/--no-{flag[2:]}", **words)
+    elif kind is Overrides:
+        kind, option = str, typer.Option(flag, metavar="JSON", **words)
+    else:
+        option = typer.Option(flag, **words)
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type that is known only here
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _parsed(text: str) -> object:
@@ -234,21 +196,3 @@ def _parsed(text: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise InvalidConfigError("dynamic", text, f"not JSON ({error})", FORM) from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationOptions:
-    """What was typed about the calibration; None where nothing was."""
-
-    samples: int | None
-    seq_len: int | None
-    seed: int | None
-
-    def given(self) -> dict[str, Any]:
-        """Returns what was typed."""
-        fields = {"samples": self.samples, "seq_len": self.seq_len, "seed": self.seed}
-        return {name: value for name, value in fields.items() if value is not None}
-
-    def config(self) -> CalibrationConfig:
-        """Returns the checked config; raises InvalidConfigError naming the field."""
-        return CalibrationConfig.from_dict(self.given())

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from api.deps import JobId, JobReader, ServicesDep
 from api.problems import responses
 from api.schemas.jobs import EventList, LinearList, LogList
-from api.schemas.requests import INT32_MAX
+from api.schemas.options import INT32_MAX
 from api.views import event_view, linear_view, log_line_view
 from store.repository.logs import LINES_KEPT
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.jobs import EstimateView
-from api.schemas.requests import AnyModel, JobOptions, Strict
+from api.schemas.options import Strict
+from api.schemas.requests import AnyModel, JobOptions
 
 CONFIGS_MAX = 50
 

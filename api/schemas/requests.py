@@ -1,20 +1,17 @@
-"""What a submit reads: types, ranges and words of each field. Rules across fields and all defaults are core.configs'.
-
-Every option of the configs stands here under its own name; a test holds the two sets and their defaults equal.
-"""
+"""What a submit reads. The options of methods and of the draw are made from `core.configs`; the rest stands here."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
-from core.configs import BITS, DEFAULT_FORMATS, CalibrationConfig, Format, GPTQConfig, Method, Order, ScaleSearch
-from core.overrides import MAX_PATTERNS
+from api.schemas.options import Strict, options_model
+from core.configs import DEFAULT_FORMATS, CalibrationConfig, Format, Method, Preset, all_options
+from core.configs.options import declared_options
 from store.jobs import NewJob
 
-INT32_MAX = 2**31 - 1
 BUILTIN_SET = "builtin"
 LABELS_MAX = 32
 BATCH_JOBS_MAX = 100
@@ -38,12 +35,6 @@ def _printable(text: str) -> str:
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_printable)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=255), AfterValidator(_printable)]
-
-
-class Strict(BaseModel):
-    """Base of everything that is read: nothing is converted, nothing unknown is dropped."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class PathModel(Strict):
@@ -72,7 +63,15 @@ class HubModel(Strict):
 AnyModel = Annotated[PathModel | HubModel, Field(discriminator="source")]
 
 
-class CalibrationOptions(Strict):
+if TYPE_CHECKING:
+    DrawOptions = Strict
+    MethodOptions = Strict
+else:
+    DrawOptions = options_model("DrawOptions", declared_options(CalibrationConfig))
+    MethodOptions = options_model("MethodOptions", all_options())
+
+
+class CalibrationOptions(DrawOptions):
     """Which text is drawn from, and how many windows of how many tokens."""
 
     set: str = Field(
@@ -80,72 +79,19 @@ class CalibrationOptions(Strict):
         pattern=r"^(builtin|cal_[0-9a-f]{32})$",
         description="`builtin`, or the id of an uploaded calibration set.",
     )
-    samples: int = Field(
-        default=default_of(CalibrationConfig, "samples"), ge=1, le=INT32_MAX, description="Windows, 1 to 65,536."
-    )
-    seq_len: int = Field(
-        default=default_of(CalibrationConfig, "seq_len"),
-        ge=1,
-        le=INT32_MAX,
-        description="Tokens per window, 16 to 131,072.",
-    )
-    seed: int = Field(
-        default=default_of(CalibrationConfig, "seed"),
-        ge=0,
-        le=2**32 - 1,
-        description="Chooses the windows; the same seed gives the same bytes.",
-    )
 
 
-class JobOptions(Strict):
+class JobOptions(MethodOptions):
     """What is done to a model. What is left out takes the documented default."""
 
     method: Annotated[Method, Field(strict=False)] = Field(
         default=Method.GPTQ, description="`rtn` rounds to nearest and takes no calibration."
     )
-    bits: int = Field(
-        default=default_of(GPTQConfig, "bits"), json_schema_extra={"enum": list(BITS)}, description="Bits per weight."
-    )
-    group_size: int = Field(
-        default=default_of(GPTQConfig, "group_size"),
-        ge=-1,
-        le=INT32_MAX,
-        description="Inputs that share one scale; -1: a whole row. Must divide every linear's inputs.",
-    )
-    sym: bool = Field(default=default_of(GPTQConfig, "sym"), description="Zero point fixed at the middle of the grid.")
-    dynamic: dict[str, dict[str, bool | float | int | str]] = Field(
-        default={},
-        max_length=MAX_PATTERNS,
-        description=(
-            "Other options for single linears: `+:regex` with options, `-:regex` with none to leave linears in float. "
-            "The first pattern that matches a stored name from its start decides; one that decides nothing is refused."
-        ),
-        examples=[{r"+:.*\.down_proj": {"bits": 8}, r"-:model\.layers\.0\.": {}}],
-    )
-    order: Annotated[Order, Field(strict=False)] = Field(
-        default=default_of(GPTQConfig, "order"), description="Column order and source of the group scales."
+    preset: Annotated[Preset, Field(strict=False)] | None = Field(
+        default=None, description="Values between time and accuracy; options that are given go before the preset's."
     )
     desc_act: bool | None = Field(default=None, description="Another spelling of `order`, with `static_groups`.")
     static_groups: bool | None = Field(default=None, description="Another spelling of `order`, with `desc_act`.")
-    damp_percent: float = Field(
-        default=default_of(GPTQConfig, "damp_percent"),
-        description="A fraction (not a percentage) of the mean Hessian diagonal, between 0 and 1.",
-    )
-    true_sequential: bool = Field(
-        default=default_of(GPTQConfig, "true_sequential"),
-        description="Each linear sees inputs that already carry the quantized linears before it.",
-    )
-    scale_search: Annotated[ScaleSearch, Field(strict=False)] = Field(
-        default=default_of(GPTQConfig, "scale_search"), description="How a group's scale is chosen."
-    )
-    signed_scales: bool = Field(
-        default=default_of(GPTQConfig, "signed_scales"),
-        description="A symmetric group's scale may be negative, so that its largest weight takes the extra level.",
-    )
-    mismatch_alpha: float = Field(
-        default=default_of(GPTQConfig, "mismatch_alpha"),
-        description="0 to 1: how far a linear's target moves to reproduce the float model's outputs; 0 is faster.",
-    )
     calibration: CalibrationOptions = Field(default_factory=CalibrationOptions)
     formats: list[Annotated[Format, Field(strict=False)]] = Field(
         default=list(DEFAULT_FORMATS),

@@ -50,7 +50,7 @@ def test_a_batch_with_a_job_that_cannot_run_stores_nothing(service: Service):
     assert (refused.status_code, refused.json()["code"]) == (422, "batch_refused")
     pointers = [error["pointer"] for error in refused.json()["errors"]]
     assert "#/configs/1/group_size" in pointers
-    assert "#/configs/2/order" in pointers
+    assert "#/configs/2/desc_act" in pointers
     assert any(pointer.startswith("#/models/1") for pointer in pointers)
     assert service.client.get("/v1/jobs").json()["data"] == []
 

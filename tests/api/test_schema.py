@@ -15,12 +15,22 @@ from api.schemas.jobs import JobList, JobView
 from api.schemas.models import InspectRequest
 from api.schemas.requests import BatchRequest, CalibrationOptions, JobRequest, PathModel, default_of
 from api.submission import quantization_config
-from core.configs import CalibrationConfig, GPTQConfig, RTNConfig
+from core.configs import CONFIG_CLASSES, CalibrationConfig, GPTQConfig
 from store.jobs import NewJob
 from tests.api.service import Service
 
 # What a request has beside the options of the configs.
-REQUEST_ONLY = {"model", "method", "desc_act", "static_groups", "calibration", "formats", "targets", "evaluate"}
+REQUEST_ONLY = {
+    "model",
+    "method",
+    "preset",
+    "desc_act",
+    "static_groups",
+    "calibration",
+    "formats",
+    "targets",
+    "evaluate",
+}
 REQUEST_ONLY |= {"labels", "priority", "max_attempts"}
 
 
@@ -30,16 +40,17 @@ def defaults_of(config_class: type[Any]) -> dict[str, Any]:
 
 def test_request_fields_and_config_fields_are_one_set():
     """Every option of every config can be asked for under its own name, and nothing else can."""
-    options = defaults_of(GPTQConfig) | defaults_of(RTNConfig)
-    assert set(JobRequest.model_fields) - REQUEST_ONLY == set(options)
+    options = {name for config_class in CONFIG_CLASSES.values() for name in defaults_of(config_class)}
+    assert set(JobRequest.model_fields) - REQUEST_ONLY == options
     assert set(CalibrationOptions.model_fields) - {"set"} == set(defaults_of(CalibrationConfig))
 
 
 def test_request_defaults_are_the_configs_defaults():
     """What OpenAPI shows as a default is what the config writes."""
-    options = defaults_of(RTNConfig) | defaults_of(GPTQConfig)
-    assert MISSING not in options.values()
-    assert {name: JobRequest.model_fields[name].default for name in options} == options
+    for config_class in CONFIG_CLASSES.values():
+        options = defaults_of(config_class)
+        assert MISSING not in options.values()
+        assert {name: JobRequest.model_fields[name].default for name in options} == options
     calibration = defaults_of(CalibrationConfig)
     assert {name: CalibrationOptions.model_fields[name].default for name in calibration} == calibration
     for name in ("priority", "max_attempts"):

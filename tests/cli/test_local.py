@@ -65,7 +65,7 @@ def test_an_existing_destination_is_never_overwritten(local: Bitmill, model: Pat
     [
         (("--bits", "5"), "2, 3, 4 or 8"),
         (("--group-size", "48"), "group_size"),
-        (("--method", "rtn", "--no-desc-act"), "order"),
+        (("--method", "rtn", "--no-desc-act"), "desc_act"),
         (("--samples", "0"), "calibration.samples"),
         (("--group-size", "32", "--dynamic", '{"+:lm_head": {"bits": 8}}'), "matches no linear"),
         (("--dynamic", "{"), "not JSON"),

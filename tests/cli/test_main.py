@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 from cli.errors import CORE_EXIT_CODES, MEANINGS, STORE_EXIT_CODES, ExitCode
 from cli.main import build_app
+from cli.options import QuantizationOptions
+from core.configs import CalibrationConfig, Preset, all_options
+from core.configs.options import declared_options
 from core.errors import CoreError
 from store.errors import IdempotencyConflictError, LeaseLostError, StoreError
 from tests.ops.service import run_bitmill
@@ -106,3 +109,13 @@ def test_check_tells_a_dead_broker(tmp_path: Path):
     dead = run_bitmill("admin", "check", *where, BITMILL_BROKER_URL="redis://127.0.0.1:9/0")
     assert dead.returncode == ExitCode.UNAVAILABLE
     assert "broker" in dead.stderr
+
+
+def test_every_option_of_every_method_can_be_typed():
+    """`run` and `jobs submit` offer what the configs declare, and hand on only what was typed."""
+    for command in (["run"], ["jobs", "submit"]):
+        help_text = CliRunner().invoke(build_app(), [*command, "--help"], env={"COLUMNS": "200"}).output
+        for name in (*all_options(), *declared_options(CalibrationConfig), "preset"):
+            assert f"--{name.replace('_', '-')}" in help_text, (command, name)
+    typed = QuantizationOptions(values={"bits": 3, "preset": Preset.FAST, "dynamic": '{"-:x": {}}'})
+    assert typed.given() == {"method": "gptq", "bits": 3, "preset": "fast", "dynamic": {"-:x": {}}}

@@ -1,0 +1,32 @@
+"""Turns a user's options into frozen, checked values and back into plain dicts; the only place that writes defaults.
+
+Standard library only: the API validates with this package and its image carries no torch.
+"""
+
+from core.configs.base import NO_OVERRIDES, SCHEMA_VERSION, QuantizationConfig
+from core.configs.calibration import CalibrationConfig
+from core.configs.gptq import GPTQConfig
+from core.configs.registry import CONFIG_CLASSES, ORDER_FLAGS, all_options, config_from_dict, parse_formats
+from core.configs.rtn import RTNConfig
+from core.configs.values import BITS, DEFAULT_FORMATS, Format, Method, Order, Preset, ScaleSearch
+
+__all__ = [
+    "BITS",
+    "CONFIG_CLASSES",
+    "DEFAULT_FORMATS",
+    "NO_OVERRIDES",
+    "ORDER_FLAGS",
+    "SCHEMA_VERSION",
+    "CalibrationConfig",
+    "Format",
+    "GPTQConfig",
+    "Method",
+    "Order",
+    "Preset",
+    "QuantizationConfig",
+    "RTNConfig",
+    "ScaleSearch",
+    "all_options",
+    "config_from_dict",
+    "parse_formats",
+]

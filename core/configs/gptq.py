@@ -1,0 +1,53 @@
+"""GPTQ's options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.configs.base import QuantizationConfig
+from core.configs.options import option
+from core.configs.values import Method, Order, Preset, ScaleSearch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTQConfig(QuantizationConfig):
+    """GPTQ (Frantar et al. 2022, arXiv 2210.17323)."""
+
+    method: ClassVar[Method] = Method.GPTQ
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
+        Preset.FAST: {"mismatch_alpha": 0.0},
+        Preset.DEFAULT: {"mismatch_alpha": 0.5},
+    }
+
+    order: Order = option(Order.DESC_ACT_STATIC, help="Column order and source of the group scales.")
+    damp_percent: float = option(
+        0.05,
+        help="A fraction (not a percentage) of the mean Hessian diagonal that is added to it, between 0 and 1.",
+        low=0.0,
+        high=1.0,
+        open_ends=True,
+        reason="not a fraction of the mean Hessian diagonal",
+        allowed="a fraction between 0 and 1, both excluded",
+        per_linear=True,
+    )
+    true_sequential: bool = option(
+        True,
+        help="Each linear sees inputs that already carry the quantized linears before it in its block.",
+    )
+    scale_search: ScaleSearch = option(ScaleSearch.CURVATURE, help="How a group's scale is chosen.", per_linear=True)
+    signed_scales: bool = option(
+        True,
+        help="A searched scale of a symmetric group may be negative, so that its largest weight takes the extra level.",
+    )
+    mismatch_alpha: float = option(
+        0.5,
+        help=(
+            "0 to 1: how far a linear's target moves from its own weights towards those that reproduce the float "
+            "model's outputs (Qronos-class, arXiv 2505.11695); 0 runs no float path and is faster."
+        ),
+        low=0.0,
+        high=1.0,
+        allowed="a number from 0 to 1",
+    )
