@@ -19,7 +19,7 @@ from api.gate import GateMiddleware
 from api.limits import raise_open_files
 from api.logs import configure_logs
 from api.problems import Problem
-from api.routes import artifacts, batches, calibration, health, history, jobs, models, page, streams
+from api.routes import artifacts, batches, calibration, health, history, jobs, models, page, streams, workers
 from api.services import Services
 from api.settings import ApiSettings, settings_from_env
 from api.termination import on_termination
@@ -35,6 +35,7 @@ TAGS = [
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
+    {"name": "workers", "description": "Who does the work, and how much room there is."},
     {"name": "health", "description": "For process managers and Prometheus."},
 ]
 
@@ -72,7 +73,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics)
     errors.install(app)
-    for module in (jobs, batches, models, history, streams, artifacts, calibration, health, page):
+    for module in (jobs, batches, models, history, streams, artifacts, calibration, workers, health, page):
         app.include_router(module.router)
     page.mount_static(app)
     _complete_openapi(app)

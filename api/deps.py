@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,6 +21,7 @@ ARTIFACTS_READ = "artifacts:read"
 ADMIN = "admin"
 LOCAL_OWNER = "local"
 IDENTIFIER_MAX_CHARS = 64
+WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,320}")
 
 BEARER = HTTPBearer(
     auto_error=False,
@@ -90,6 +92,7 @@ JobReader = Annotated[Principal, Security(authenticate, scopes=[JOBS_READ])]
 JobWriter = Annotated[Principal, Security(authenticate, scopes=[JOBS_WRITE])]
 JobCanceller = Annotated[Principal, Security(authenticate, scopes=[JOBS_CANCEL])]
 ArtifactReader = Annotated[Principal, Security(authenticate, scopes=[ARTIFACTS_READ])]
+Admin = Annotated[Principal, Security(authenticate, scopes=[ADMIN])]
 
 
 def _require_identifier(kind: str, identifier: str) -> str:
@@ -119,7 +122,15 @@ def batch_identifier(batch_id: str) -> str:
     return _require_identifier("batch", batch_id)
 
 
+def worker_identifier(worker_id: str) -> str:
+    """Returns the path's worker id, in which a host's name stands; raises NotFoundError where it cannot be one."""
+    if not WORKER_ID.fullmatch(worker_id):
+        raise NotFoundError("worker", worker_id)
+    return worker_id
+
+
 JobId = Annotated[str, Depends(job_identifier)]
 ArtifactId = Annotated[str, Depends(artifact_identifier)]
 BatchId = Annotated[str, Depends(batch_identifier)]
+WorkerId = Annotated[str, Depends(worker_identifier)]
 CalibrationSetId = Annotated[str, Depends(calibration_set_identifier)]

@@ -32,6 +32,7 @@ from core.preflight.roots import resolve_model_path
 from core.preflight.source import inspect_source
 from store.errors import NotFoundError
 from store.jobs import NewJob
+from store.workers import Needs
 
 CONFIG_OPTIONS = {*all_options(), "preset", *ORDER_FLAGS}
 
@@ -71,11 +72,14 @@ def prepare_submission(
         "formats": [str(layout) for layout in parse_formats(request.formats)],
         "targets": list(request.targets),
         "evaluate": request.evaluate,
+        "needs": request.needs.model_dump(exclude_none=True),
     }
     job = NewJob(
         owner_key_id=principal.owner_id,
         spec=spec,
         calibration_set_id=None if calibration is None else calibration["set"],
+        queue_class=_queue_class(request, services),
+        needs=_needs(request, model.estimate),
         priority=request.priority,
         max_attempts=request.max_attempts,
         labels=dict(request.labels),
@@ -83,6 +87,22 @@ def prepare_submission(
         request_sha256=_request_hash(request, spec),
     )
     return Submission(job=job, warnings=model.warnings, estimate=model.estimate)
+
+
+def _queue_class(request: JobRequest, services: Services) -> str:
+    known, wanted = services.settings.queue_classes, request.needs.queue_class
+    if wanted is None:
+        return known[0]
+    if wanted not in known:
+        raise InvalidConfigError("needs.queue_class", wanted, "no queue class of this service", ", ".join(known))
+    return wanted
+
+
+def _needs(request: JobRequest, guess: Estimate | None) -> Needs:
+    """A hub model's memory is not known before a worker has it; such a job goes to any worker of its class."""
+    asked = request.needs.memory_bytes
+    estimated = None if guess is None else guess.ram_bytes
+    return Needs(device=request.needs.device, memory_bytes=estimated if asked is None else asked)
 
 
 def quantization_config(request: JobOptions) -> QuantizationConfig:

@@ -16,6 +16,7 @@ from api.schemas.jobs import (
     JobView,
     LinearView,
     LogLineView,
+    NeedsView,
     ProgressView,
     StreamedEventView,
 )
@@ -37,6 +38,8 @@ def job_view(job: Job) -> JobView:
         spec=spec_view(job.spec),
         resolved=dict(job.resolved),
         labels=dict(job.labels),
+        queue_class=job.queue_class,
+        needs=NeedsView(**asdict(job.needs)),
         priority=job.priority,
         attempt=job.attempt,
         failures=job.failures,

@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from store.workers import Needs, Obstacle
+
 
 class JobState(StrEnum):
     """The states of a job."""
@@ -118,6 +120,7 @@ class NewJob:
     spec: Mapping[str, Any]
     calibration_set_id: str | None
     queue_class: str = "default"
+    needs: Needs = field(default_factory=Needs)
     priority: int = 0
     max_attempts: int = 3
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +146,7 @@ class Job:
     evaluation: Mapping[str, Any] | None
     calibration_set_id: str | None
     queue_class: str
+    needs: Needs
     priority: int
     labels: Mapping[str, str]
     attempt: int
@@ -182,12 +186,17 @@ class JobFilter:
 class QueuePosition:
     """Where a job stands. position: 1 is claimed next, None once it is not queued. waiting: all claimable of its class.
 
+    workers, free_slots: of those that could take it. obstacle: why there is none.
+
     A job that waits for its retry delay is counted behind those that would be claimed before it, and not in `waiting`.
     """
 
     job: Job
     position: int | None
     waiting: int
+    workers: int = 0
+    free_slots: int = 0
+    obstacle: Obstacle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,8 @@ jobs = Table(
     Column("evaluation", Document),
     Column("calibration_set_id", Text, ForeignKey("calibration_sets.id")),
     _text("queue_class"),
+    _text("needed_device", nullable=True),
+    Column("needed_memory_bytes", BigInteger),
     Column("priority", Integer, nullable=False),
     Column("labels", Document, nullable=False),
     _text("idempotency_key", nullable=True),
@@ -276,4 +278,21 @@ api_keys = Table(
     _time("created_at"),
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("hostname"),
+    Column("pid", Integer, nullable=False),
+    _text("engine_version"),
+    _text("device"),
+    _text("device_name"),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("queue_classes", Document, nullable=False),
+    _time("registered_at"),
+    _time("heartbeat_at"),
+    _time("drain_requested_at", nullable=True),
 )

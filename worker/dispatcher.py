@@ -5,6 +5,7 @@ One runs in every worker process; they need not agree on anything, since the dat
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -20,11 +21,14 @@ from kombu.exceptions import KombuError, OperationalError
 from store import filesystem_broker
 from store.errors import NotFoundError, StorageUnavailableError
 from store.sweep import sweep_blobs
+from worker.registration import Registration
 from worker.services import Services
 from worker.workfolder import WorkFolder, empty_trash, job_ids
 
 TIDY_EVERY = 5
 """Sweeps between two looks at the work folders."""
+FORGET_SECONDS = 86_400.0
+"""How long a worker that fell silent is still shown."""
 FREE_EVERY = 30
 """Sweeps between two looks for blobs that nothing refers to."""
 
@@ -52,6 +56,8 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._stuck_since: float | None = None
         self._received = 0
+        self._registration = Registration(services, queue_classes)
+        self._registered_at = -math.inf
         self._log = structlog.get_logger().bind(worker_id=services.worker_id)
 
     def start(self) -> None:
@@ -64,6 +70,14 @@ class Dispatcher:
         self._services.work_done.set()
         if self._thread.is_alive():
             self._thread.join(self._services.settings.fence_seconds)
+        self._sign_off()
+
+    def register(self) -> None:
+        """Says that this worker lives, every heartbeat; takes from there whether it shall drain."""
+        now = time.monotonic()
+        if now - self._registered_at >= self._services.settings.heartbeat_seconds:
+            self._registration.renew()
+            self._registered_at = now
 
     def sweep(self) -> None:
         """Takes back expired leases and wakes workers. Raises StorageUnavailableError."""
@@ -72,7 +86,7 @@ class Dispatcher:
         if rescued:
             self._log.warning("leases_expired", job_ids=rescued)
         with self._services.database.reading() as repository:
-            counts = repository.queued_counts()
+            counts = repository.queued_counts(self._services.capability)
         woken = [self._wake(queue_class, counts.get(queue_class, 0)) for queue_class in self._queue_classes]
         self._end_if_stuck(work_waits=any(woken))
 
@@ -80,6 +94,8 @@ class Dispatcher:
         """Removes the work folders of jobs that are over, and old files of the filesystem broker."""
         root = self._services.settings.work_root
         empty_trash(root)
+        with self._services.database.transaction() as repository:
+            repository.forget_workers(FORGET_SECONDS)
         for job_id in job_ids(root):
             if self._is_over(job_id):
                 WorkFolder(root, job_id).remove()
@@ -106,6 +122,7 @@ class Dispatcher:
         sweeps = 0
         while not self._stopped.is_set():
             try:
+                self.register()
                 self.sweep()
                 if sweeps % TIDY_EVERY == 0:
                     self.tidy()
@@ -116,6 +133,12 @@ class Dispatcher:
             sweeps += 1
             self._services.work_done.wait(self._services.settings.sweep_seconds)
             self._services.work_done.clear()
+
+    def _sign_off(self) -> None:
+        try:
+            self._registration.remove()
+        except StorageUnavailableError as error:
+            self._log.warning("sign_off_failed", reason=str(error))
 
     def _wake(self, queue_class: str, eligible: int) -> bool:
         """Keeps as many wake-ups outstanding as this worker could use; other workers look after themselves.

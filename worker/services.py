@@ -11,7 +11,9 @@ from store.artifacts import ArtifactStore
 from store.ids import IdPrefix, new_id
 from store.queue import Waker
 from store.session import Database
+from store.workers import Capability
 from worker.drain import Drain
+from worker.machine import capability_of_this_machine
 from worker.settings import WorkerSettings
 
 
@@ -28,6 +30,11 @@ class Slots:
     def provide(self, total: int) -> None:
         """Sets how many jobs can run at a time."""
         self._total = total
+
+    @property
+    def total(self) -> int:
+        """Returns how many jobs can run at a time."""
+        return self._total
 
     @property
     def free(self) -> int:
@@ -60,6 +67,7 @@ class Services:
     artifacts: ArtifactStore
     waker: Waker
     worker_id: str
+    capability: Capability
     slots: Slots
     drain: Drain = field(default_factory=Drain)
     work_done: threading.Event = field(default_factory=threading.Event)
@@ -74,5 +82,6 @@ def open_services(settings: WorkerSettings) -> Services:
         artifacts=ArtifactStore.from_settings(settings, database.reserve_blob),
         waker=Waker(settings),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
+        capability=capability_of_this_machine(settings.device),
         slots=Slots(),
     )

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -54,6 +54,7 @@ class WorkerSettings(StoreSettings):
     idle_exit_seconds: a worker that starts nothing while work waits ends, so that its process manager restarts it.
     upload_tries: how often one file is put before the attempt fails. blob_grace_seconds: how long uploaded bytes that
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
+    device: what this worker's jobs run on, as operators and routing see it.
     hub_endpoint, hub_token: where models come from. test_engine, allow_test_engine: a Python file whose
     `quantize_checkpoint` stands in for the engine in tests; refused unless both are set.
     """
@@ -73,6 +74,7 @@ class WorkerSettings(StoreSettings):
     idle_exit_seconds: float = Field(default=120.0, gt=0)
     upload_tries: int = Field(default=4, ge=1)
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
+    device: Literal["cpu", "cuda"] = "cpu"
     hub_endpoint: str = "https://huggingface.co"
     hub_token: SecretStr | None = None
     test_engine: Path | None = None

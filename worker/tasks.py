@@ -33,7 +33,9 @@ def claim(services: Services, queue_class: str) -> Job | None:
     """Returns a claimed job; None where there is none, or where the database does not answer: a sweep wakes again."""
     try:
         with services.database.transaction() as repository:
-            return repository.claim(services.worker_id, queue_class, services.settings.lease_seconds)
+            return repository.claim(
+                services.worker_id, queue_class, services.settings.lease_seconds, services.capability
+            )
     except StorageUnavailableError as error:
         structlog.get_logger().warning("claim_failed", queue_class=queue_class, reason=str(error))
         return None

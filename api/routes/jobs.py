@@ -21,6 +21,7 @@ from api.schemas.jobs import (
     JobList,
     JobProgressView,
     JobView,
+    ObstacleView,
     PreflightView,
     QueuePositionView,
 )
@@ -217,6 +218,8 @@ def get_progress(
 def get_queue_position(job_id: JobId, services: ServicesDep, principal: JobReader) -> QueuePositionView:
     """Returns how many jobs would be claimed before this one, were they claimed now: by priority, by how busy their
     owners' other jobs keep the workers, by age. A later job may come before it; the number can grow.
+
+    `obstacle` says why no live worker could take it: none serves its queue class, all drain, or none has what it needs.
     """
     with services.database.reading() as repository:
         place = repository.queue_position(job_id, principal.sees)
@@ -225,6 +228,9 @@ def get_queue_position(job_id: JobId, services: ServicesDep, principal: JobReade
         state=place.job.state,
         position=place.position,
         waiting=place.waiting,
+        workers=place.workers,
+        free_slots=place.free_slots,
+        obstacle=None if place.obstacle is None else ObstacleView(**asdict(place.obstacle)),
         available_at=place.job.available_at if place.position is not None else None,
     )
 

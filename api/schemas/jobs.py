@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from store.jobs import JobState, Stage
+from store.workers import ObstacleCode
 
 JOB_EXAMPLE: dict[str, Any] = {
     "id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
@@ -32,9 +33,12 @@ JOB_EXAMPLE: dict[str, Any] = {
         "formats": ["gptq"],
         "targets": ["gptqmodel", "transformers"],
         "evaluate": False,
+        "needs": {},
     },
     "resolved": {"calibration_sha256": "9f2c4d1a…"},
     "labels": {"team": "search"},
+    "queue_class": "default",
+    "needs": {"device": None, "memory_bytes": 1_093_554_176},
     "priority": 0,
     "attempt": 1,
     "failures": 0,
@@ -112,6 +116,13 @@ class JobLinks(BaseModel):
     checksums: str
 
 
+class NeedsView(BaseModel):
+    """What a worker must have to take the job; null: anything will do."""
+
+    device: str | None
+    memory_bytes: int | None
+
+
 class JobView(BaseModel):
     """One job. `spec` is a valid request again: post it to run the same job once more."""
 
@@ -125,6 +136,8 @@ class JobView(BaseModel):
     spec: dict[str, Any]
     resolved: dict[str, Any] = Field(description="What the worker found out: hashes, engine version, fingerprint.")
     labels: dict[str, str]
+    queue_class: str
+    needs: NeedsView
     priority: int
     attempt: int = Field(description="Numbers every claim and never falls.")
     failures: int = Field(description="What the retry budget counts.")
@@ -156,6 +169,13 @@ class JobProgressView(ProgressView):
     error: JobErrorView | None
 
 
+class ObstacleView(BaseModel):
+    """Why a job waits in vain until something changes."""
+
+    code: ObstacleCode
+    message: str
+
+
 class QueuePositionView(BaseModel):
     """Where a job stands in the queue. It has no version: other jobs change it."""
 
@@ -164,6 +184,9 @@ class QueuePositionView(BaseModel):
     state: JobState
     position: int | None = Field(description="1: claimed next. Null once the job is no longer queued.")
     waiting: int = Field(description="Jobs of its queue class that a worker could claim now.")
+    workers: int = Field(description="Live workers that could take it; 0 once it is not queued.")
+    free_slots: int = Field(description="How many more jobs these could run now.")
+    obstacle: ObstacleView | None = Field(description="Why no live worker could take it; null while one could.")
     available_at: datetime | None = Field(description="Not claimed before this; a retry waits a while.")
 
 

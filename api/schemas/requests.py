@@ -81,6 +81,23 @@ class CalibrationOptions(DrawOptions):
     )
 
 
+class NeedsOptions(Strict):
+    """Which workers may take the job."""
+
+    queue_class: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_-]{1,64}$",
+        description="One that this service has; the first of them by default. `GET /v1/workers` shows them.",
+    )
+    device: Literal["cpu", "cuda"] | None = Field(default=None, description="What it must run on; any by default.")
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**53,
+        description="Memory that the worker must have; the estimate of a local model by default.",
+    )
+
+
 class JobOptions(MethodOptions):
     """What is done to a model. What is left out takes the documented default."""
 
@@ -108,6 +125,7 @@ class JobOptions(MethodOptions):
         description="Loaders that the artifact must suit; what one cannot load is refused before work starts.",
     )
     evaluate: bool = Field(default=False, description="Measure perplexity before and after, on held-out text.")
+    needs: NeedsOptions = Field(default_factory=NeedsOptions)
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=LABELS_MAX)
     priority: int = Field(
         default=default_of(NewJob, "priority"), ge=-100, le=100, description="Higher is claimed earlier."

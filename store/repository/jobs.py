@@ -12,8 +12,10 @@ from store.ids import IdPrefix, new_id
 from store.jobs import Cursor, EventKind, Job, JobFilter, JobState, NewJob, model_name
 from store.repository.base import Guard, RepositoryBase, owned
 from store.repository.clock import database_time
+from store.repository.queue import claimable
 from store.repository.rows import job_from_row
 from store.tables import job_labels, jobs
+from store.workers import Capability
 
 RETRYABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
 
@@ -37,6 +39,8 @@ def _new_columns(new: NewJob) -> dict[str, Any]:
         "model": model_name(new.spec),
         "calibration_set_id": new.calibration_set_id,
         "queue_class": new.queue_class,
+        "needed_device": new.needs.device,
+        "needed_memory_bytes": new.needs.memory_bytes,
         "priority": new.priority,
         "labels": dict(new.labels),
         "idempotency_key": new.idempotency_key,
@@ -158,13 +162,12 @@ class JobPart(RepositoryBase):
             raise WrongStateError(job.id, job.state, state)
         return changed
 
-    def queued_counts(self) -> dict[str, int]:
-        """Returns {queue class: jobs that a worker could claim now}; classes with none are left out."""
-        statement = (
-            select(jobs.c.queue_class, func.count())
-            .where(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time())
-            .group_by(jobs.c.queue_class)
-        )
+    def queued_counts(self, capability: Capability | None = None) -> dict[str, int]:
+        """Returns {queue class: jobs that a worker could claim now}; classes with none are left out.
+
+        capability: of the worker that asks; None: of any.
+        """
+        statement = select(jobs.c.queue_class, func.count()).where(claimable(capability)).group_by(jobs.c.queue_class)
         return {str(row[0]): int(row[1]) for row in self._connection.execute(statement)}
 
     def state_counts(self) -> dict[JobState, int]:

@@ -27,6 +27,7 @@ from store.repository.jobs import NO_PROGRESS
 from store.repository.queue import eligible, held_by_owner
 from store.repository.rows import job_from_row
 from store.tables import attempts, jobs, linears
+from store.workers import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ CANDIDATES = 32
 _RESERVED_KINDS = frozenset(EventKind)
 
 
-def _best_candidate(queue_class: str) -> Select[str]:
+def _best_candidate(queue_class: str, capability: Capability | None) -> Select[str]:
     """The eligible job of the highest priority; among equals the owner with fewest held jobs, then the oldest.
 
     The order is made without locks over all jobs, and the lock taken on the first of the best few that is free:
@@ -47,7 +48,7 @@ def _best_candidate(queue_class: str) -> Select[str]:
     """
     busy = held_by_owner()
     load = func.coalesce(busy.c.held, 0)
-    claimable = eligible(queue_class)
+    claimable = eligible(queue_class, capability)
     best = (
         select(jobs.c.id, load.label("load"))
         .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
@@ -75,9 +76,15 @@ def _larger(column: Any, value: float) -> Any:  # noqa: ANN401 - SQL expressions
 class LeasePart(RepositoryBase):
     """The part of the repository that supervisors use while a job runs."""
 
-    def claim(self, worker_id: str, queue_class: str, lease_seconds: float = LEASE_SECONDS) -> Job | None:
-        """Takes the best eligible job of a class, or returns None where there is none."""
-        job_id = self._connection.execute(_best_candidate(queue_class)).scalar_one_or_none()
+    def claim(
+        self,
+        worker_id: str,
+        queue_class: str,
+        lease_seconds: float = LEASE_SECONDS,
+        capability: Capability | None = None,
+    ) -> Job | None:
+        """Takes the best eligible job of a class that the worker can run, or returns None where there is none."""
+        job_id = self._connection.execute(_best_candidate(queue_class, capability)).scalar_one_or_none()
         if job_id is None:
             return None
         values = {

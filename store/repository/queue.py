@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Subquery, and_, func, or_, select, tuple_
 
-from store.jobs import JobState, QueuePosition
-from store.repository.base import RepositoryBase
+from store.jobs import Job, JobState, QueuePosition
 from store.repository.clock import database_time
 from store.repository.rows import job_from_row
+from store.repository.workers import WorkerPart
 from store.tables import jobs
+from store.workers import Capability, able
 
 
 def held_by_owner() -> Subquery:
@@ -23,25 +24,46 @@ def held_by_owner() -> Subquery:
     )
 
 
-def eligible(queue_class: str) -> ColumnElement[bool]:
-    """The jobs of a class that a worker may claim now."""
+def claimable(capability: Capability | None = None) -> ColumnElement[bool]:
+    """The jobs that a worker may claim now, of whatever class. capability: what it has; None: enough for any job."""
+    waiting = and_(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time())
+    if capability is None:
+        return waiting
     return and_(
-        jobs.c.state == JobState.QUEUED,
-        jobs.c.queue_class == queue_class,
-        jobs.c.available_at <= database_time(),
+        waiting,
+        or_(jobs.c.needed_device.is_(None), jobs.c.needed_device == capability.device),
+        or_(jobs.c.needed_memory_bytes.is_(None), jobs.c.needed_memory_bytes <= capability.memory_bytes),
     )
 
 
-class QueuePart(RepositoryBase):
+def eligible(queue_class: str, capability: Capability | None = None) -> ColumnElement[bool]:
+    """The jobs of a class that a worker may claim now."""
+    return and_(jobs.c.queue_class == queue_class, claimable(capability))
+
+
+class QueuePart(WorkerPart):
     """The part of the repository that says where a job stands."""
 
     def queue_position(self, job_id: str, owner: str | None = None) -> QueuePosition:
-        """Counts the jobs that would be claimed before this one, were they claimed now; raises NotFoundError."""
+        """Counts the jobs that would be claimed before this one, were they claimed now, and the workers that could take
+        it; raises NotFoundError.
+        """
         job = job_from_row(self._job_row(job_id, owner))
-        eligible_here = eligible(job.queue_class)
-        waiting = self._count(select(func.count()).select_from(jobs).where(eligible_here))
+        waiting = self._count(select(func.count()).select_from(jobs).where(eligible(job.queue_class)))
         if job.state is not JobState.QUEUED:
             return QueuePosition(job=job, position=None, waiting=waiting)
+        taking, obstacle = able(self.list_workers(), job.queue_class, job.needs)
+        return QueuePosition(
+            job=job,
+            position=self._ahead(job) + 1,
+            waiting=waiting,
+            workers=len(taking),
+            free_slots=sum(max(worker.facts.slots - worker.busy, 0) for worker in taking),
+            obstacle=obstacle,
+        )
+
+    def _ahead(self, job: Job) -> int:
+        """How many jobs would be claimed before this one."""
         held = self._count(
             select(func.count())
             .select_from(jobs)
@@ -53,10 +75,10 @@ class QueuePart(RepositoryBase):
         ahead = (
             select(func.count())
             .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
-            .where(eligible_here)
+            .where(eligible(job.queue_class))
             .where(or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, tuple_(*place) < mine)))
         )
-        return QueuePosition(job=job, position=self._count(ahead) + 1, waiting=waiting)
+        return self._count(ahead)
 
     def _count(self, statement: Any) -> int:  # noqa: ANN401 - a SELECT of one number
         return int(self._connection.execute(statement).scalar_one())

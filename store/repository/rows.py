@@ -18,6 +18,7 @@ from store.jobs import (
     LinearRow,
     Stage,
 )
+from store.workers import Needs
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -59,6 +60,7 @@ def job_from_row(row: Row[Any]) -> Job:
         evaluation=row.evaluation,
         calibration_set_id=row.calibration_set_id,
         queue_class=row.queue_class,
+        needs=Needs(device=row.needed_device, memory_bytes=row.needed_memory_bytes),
         priority=row.priority,
         labels=row.labels,
         attempt=row.attempt,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from store.jobs import Job, JobError, NewArtifact, NewJob
 from store.session import Database
+from store.workers import Capability, WorkerFacts
 
 SPEC = {
     "model": {"source": "path", "path": "models/tiny", "root": "data"},
@@ -16,6 +17,22 @@ FILES = (
     NewArtifact(name="config.json", sha256="a" * 64, size_bytes=10, media_type="application/json"),
     NewArtifact(name="model.safetensors", sha256="b" * 64, size_bytes=1000, media_type="application/octet-stream"),
 )
+
+
+def worker_facts(worker_id: str = WORKER, **changes: object) -> WorkerFacts:
+    """Returns what a small worker says of itself, but for the given fields."""
+    facts: dict[str, object] = {
+        "id": worker_id,
+        "hostname": "host",
+        "pid": 1,
+        "engine_version": "0",
+        "device_name": "a processor",
+        "capability": Capability(device="cpu", memory_bytes=8_000_000_000),
+        "slots": 2,
+        "queue_classes": ("default",),
+        **changes,
+    }
+    return WorkerFacts(**facts)  # type: ignore[arg-type]  # checked by the dataclass's users
 
 
 def new_job(owner: str = "key_a", **options: object) -> NewJob:

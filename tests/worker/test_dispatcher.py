@@ -11,7 +11,9 @@ import pytest
 
 from store.jobs import JobState
 from store.queue import make_celery
-from tests.worker.bench import OWNER, Bench
+from store.workers import Needs
+from tests.conformance.samples import new_job
+from tests.worker.bench import OWNER, Bench, quantizing
 from worker.dispatcher import Dispatcher
 from worker.settings import WorkerSettings
 
@@ -130,3 +132,43 @@ def test_the_thread_starts_and_stops(bench: Bench, reads: int):
     for _ in range(reads):
         bench.services.work_done.set()
     swept.stop()
+
+
+def test_a_worker_is_registered_while_it_runs_and_drains_when_asked(bench: Bench):
+    """It shows up, gives its job back uncounted when an operator drains it, takes it again, and leaves at its end."""
+    job_id = bench.submit(block_seconds=0.2).id
+    running = dispatcher(bench, heartbeat_seconds=0.1)
+    running.start()
+    database, worker_id = bench.services.database, bench.services.worker_id
+    try:
+        thread = bench.work_behind()
+        bench.wait(job_id, quantizing(1))
+        with database.transaction() as repository:
+            worker = repository.drain_worker(worker_id, drain=True)
+        assert (worker.live, worker.jobs) == (True, (job_id,))
+        assert worker.facts.capability.memory_bytes > 0
+        thread.join(20)
+        job = bench.job(job_id)
+        assert (job.state, job.failures) == (JobState.QUEUED, 0)
+        assert bench.work() is None
+        with database.transaction() as repository:
+            repository.drain_worker(worker_id, drain=False)
+        deadline = time.monotonic() + 20
+        while bench.work() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert bench.job(job_id).state is JobState.SUCCEEDED
+    finally:
+        running.stop()
+    with database.reading() as repository:
+        assert repository.list_workers() == ()
+
+
+def test_a_job_that_does_not_fit_wakes_nobody(bench: Bench):
+    """Or a worker that hears of nothing it could take would be held for dead."""
+    with bench.services.database.transaction() as repository:
+        new = replace(new_job(OWNER), needs=Needs(memory_bytes=2**60))
+        repository.add_job(new)
+    dispatcher(bench).sweep()
+    assert messages(bench) == []
+    assert bench.work() is None
