@@ -13,13 +13,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from api import errors
+from api import refusals
 from api.context import ContextMiddleware
 from api.gate import GateMiddleware
 from api.limits import raise_open_files
 from api.logs import configure_logs
 from api.problems import Problem
-from api.routes import artifacts, batches, calibration, health, history, jobs, models, page, streams, workers
+from api.routes import (
+    artifacts,
+    batches,
+    calibration,
+    health,
+    history,
+    jobs,
+    keys,
+    models,
+    page,
+    sessions,
+    streams,
+    workers,
+)
 from api.services import Services
 from api.settings import ApiSettings, settings_from_env
 from api.termination import on_termination
@@ -35,9 +48,14 @@ TAGS = [
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
+    {"name": "api keys", "description": "Who may use the service, and how much of it."},
+    {"name": "sessions", "description": "Browsers that signed in with a key."},
     {"name": "workers", "description": "Who does the work, and how much room there is."},
     {"name": "health", "description": "For process managers and Prometheus."},
 ]
+
+# In the order of the document.
+ROUTES = (jobs, batches, models, history, streams, artifacts, calibration, workers, keys, sessions, health, page)
 
 
 def create_app(settings: ApiSettings | None = None) -> FastAPI:
@@ -72,8 +90,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics)
-    errors.install(app)
-    for module in (jobs, batches, models, history, streams, artifacts, calibration, workers, health, page):
+    refusals.install(app)
+    for module in ROUTES:
         app.include_router(module.router)
     page.mount_static(app)
     _complete_openapi(app)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from itertools import product
 
 from api.deps import Principal
-from api.errors import ApiError, InvalidRequestError, refusal_of
+from api.errors import ApiError, InvalidRequestError
 from api.problems import FieldProblem, Refusal
+from api.refusals import refusal_of
 from api.schemas.requests import BATCH_JOBS_MAX, LABELS_MAX, BatchRequest, JobRequest
 from api.services import Services
 from api.submission import prepare_submission

@@ -13,9 +13,9 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import refusal_of
 from api.metrics import Metrics
 from api.problems import problem_response
+from api.refusals import refusal_of
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECURITY_HEADERS = {

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Literal
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import ForbiddenError, UnauthenticatedError
+from api.errors import CsrfError, ForbiddenError, RateLimitedError, SessionOverError, UnauthenticatedError
+from api.gate import SAFE_METHODS
 from api.services import Services
+from api.sessions import COOKIE, CSRF_HEADER, cookie_path, csrf_matches, csrf_token
 from store.errors import NotFoundError
+from store.keys import ApiKey, Quotas
 
 JOBS_READ = "jobs:read"
 JOBS_WRITE = "jobs:write"
@@ -31,12 +35,28 @@ BEARER = HTTPBearer(
 )
 
 
+SESSION = APIKeyCookie(
+    name=COOKIE,
+    auto_error=False,
+    scheme_name="session",
+    description="Of a browser that signed in with `POST /v1/session`; writes carry `X-CSRF-Token` too.",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls. owner_id: written into the rows that it makes. scopes: what it may do."""
+    """Who calls. owner_id: written into the rows that it makes. scopes: what it may do. by: how it was proven.
+
+    csrf_token: of a session. expires_at: when the proof ends.
+    """
 
     owner_id: str
     scopes: frozenset[str]
+    name: str = "this machine"
+    by: Literal["cookie", "key", "loopback"] = "loopback"
+    quotas: Quotas = field(default_factory=Quotas)
+    csrf_token: str | None = None
+    expires_at: datetime | None = None
 
     @property
     def sees(self) -> str | None:
@@ -64,30 +84,72 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 async def authenticate(
     needed: SecurityScopes,
+    request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    session: Annotated[str | None, Depends(SESSION)],
 ) -> Principal:
-    """Returns the caller; raises UnauthenticatedError or ForbiddenError. Keyless calls never leave the event loop."""
+    """Returns the caller; raises UnauthenticatedError, ForbiddenError, CsrfError or RateLimitedError.
+
+    A key that is named goes before a session, a session before the machine. Keyless calls never leave the event loop.
+    """
     if credentials is not None:
-        principal = await run_in_threadpool(_principal_of, services, credentials.credentials)
+        principal = await run_in_threadpool(_principal_of_bearer, services, credentials.credentials)
+    elif session is not None:
+        principal = await run_in_threadpool(_principal_of_session, services, session, request)
     elif services.settings.loopback:
         principal = LOCAL_PRINCIPAL
     else:
         raise UnauthenticatedError("This request needs a bearer key.")
+    _require_rate(services, principal)
     for scope in needed.scopes:
         if not principal.may(scope):
             raise ForbiddenError(scope)
     return principal
 
 
-def _principal_of(services: Services, bearer: str) -> Principal:
+def _require_rate(services: Services, principal: Principal) -> None:
+    per_minute = principal.quotas.requests_per_minute
+    wait = 0.0 if per_minute is None else services.rates.take(principal.owner_id, per_minute)
+    if per_minute is not None and wait > 0:
+        raise RateLimitedError(per_minute, wait)
+
+
+def _principal_of_bearer(services: Services, bearer: str) -> Principal:
     with services.database.reading() as repository:
         key = repository.find_api_key(bearer)
     if key is None:
         raise UnauthenticatedError("The key is unknown, expired or revoked.")
-    return Principal(owner_id=key.id, scopes=key.scopes)
+    return principal_of_key(key, by="key", expires_at=key.expires_at)
 
 
+def _principal_of_session(services: Services, token: str, request: Request) -> Principal:
+    with services.database.reading() as repository:
+        found = repository.find_session(token)
+    if found is None:
+        raise SessionOverError(cookie_path(request))
+    if request.method not in SAFE_METHODS and not csrf_matches(token, request.headers.get(CSRF_HEADER)):
+        raise CsrfError(CSRF_HEADER)
+    key, expires_at = found
+    return principal_of_key(key, by="cookie", expires_at=expires_at, csrf_token=csrf_token(token))
+
+
+def principal_of_key(
+    key: ApiKey, *, by: Literal["cookie", "key"], expires_at: datetime | None, csrf_token: str | None = None
+) -> Principal:
+    """Returns the caller that a key or a session of it proves."""
+    return Principal(
+        owner_id=key.id,
+        scopes=key.scopes,
+        name=key.name,
+        by=by,
+        quotas=key.quotas,
+        csrf_token=csrf_token,
+        expires_at=expires_at,
+    )
+
+
+Caller = Annotated[Principal, Security(authenticate)]
 JobReader = Annotated[Principal, Security(authenticate, scopes=[JOBS_READ])]
 JobWriter = Annotated[Principal, Security(authenticate, scopes=[JOBS_WRITE])]
 JobCanceller = Annotated[Principal, Security(authenticate, scopes=[JOBS_CANCEL])]
@@ -122,6 +184,11 @@ def batch_identifier(batch_id: str) -> str:
     return _require_identifier("batch", batch_id)
 
 
+def key_identifier(key_id: str) -> str:
+    """Returns the path's key id; raises NotFoundError where it cannot be one."""
+    return _require_identifier("API key", key_id)
+
+
 def worker_identifier(worker_id: str) -> str:
     """Returns the path's worker id, in which a host's name stands; raises NotFoundError where it cannot be one."""
     if not WORKER_ID.fullmatch(worker_id):
@@ -133,4 +200,5 @@ JobId = Annotated[str, Depends(job_identifier)]
 ArtifactId = Annotated[str, Depends(artifact_identifier)]
 BatchId = Annotated[str, Depends(batch_identifier)]
 WorkerId = Annotated[str, Depends(worker_identifier)]
+KeyId = Annotated[str, Depends(key_identifier)]
 CalibrationSetId = Annotated[str, Depends(calibration_set_identifier)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from api.errors import ApiError, refusal_of
+from api.errors import ApiError
+from api.refusals import refusal_of
 from api.schemas.jobs import EstimateView
 from api.schemas.models import ConfigCheckView, InspectionView, InspectRequest, ModelFactsView, RefusalView
 from api.schemas.requests import HubModel, JobOptions

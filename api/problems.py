@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 MEDIA_TYPE = "application/problem+json"
+LIMITED = {HTTPStatus.TOO_MANY_REQUESTS.value}
 
 
 class FieldProblem(BaseModel):
@@ -97,9 +98,12 @@ def problem_response(refusal: Refusal, scope: Scope) -> Response:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Returns the OpenAPI entries of the error answers that a route can give."""
+    """Returns the OpenAPI entries of the error answers that a route can give.
+
+    Whoever proves a key may also be told that it asks too often, so 401 brings 429 with it.
+    """
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
+        for status in sorted({*statuses, *LIMITED} if HTTPStatus.UNAUTHORIZED in statuses else statuses)
     }

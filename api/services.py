@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.builtin_set import BuiltinSet
 from api.metrics import Metrics
 from api.paging import PageSigner, load_or_create_secret
+from api.ratelimit import RateLimiter
 from api.settings import ApiSettings
 from api.streams.hub import Hub
 from store.artifacts import ArtifactStore
@@ -39,6 +40,7 @@ class Services:
     signer: PageSigner
     metrics: Metrics
     hub: Hub
+    rates: RateLimiter
 
     @classmethod
     def from_settings(cls, settings: ApiSettings) -> Services:
@@ -53,6 +55,7 @@ class Services:
             builtin_set=BuiltinSet(database, artifacts),
             signer=PageSigner(_secret(settings)),
             metrics=Metrics(),
+            rates=RateLimiter(),
             hub=Hub(database, poll_seconds=settings.stream_poll_seconds, max_readers=settings.max_streams),
         )
 

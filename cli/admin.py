@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import KombuError
 
 from cli.errors import CliError, ExitCode
-from cli.output import out, print_json
+from cli.output import bytes_text, out, print_json
 from cli.store_access import store_settings
+from store.keys import API_SCOPES, Quotas
 from store.queue import make_celery
 from store.session import Database
 
@@ -19,39 +20,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from store.jobs import ApiKey
+    from store.keys import ApiKey
     from store.settings import StoreSettings
 
 DEFAULT_SCOPES = ("jobs:read", "jobs:write", "artifacts:read")
-SCOPES = (*DEFAULT_SCOPES, "admin")
 BROKER_TIMEOUT_SECONDS = 3
 
 
-def create_key(
-    *, name: str, scopes: list[str] | None, expires_days: int | None, data_dir: Path | None, as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyWish:
+    """A key to be made, as it was typed."""
+
+    name: str
+    scopes: list[str] | None
+    expires_days: int | None
+    quotas: Quotas
+
+
+def create_key(wish: KeyWish, *, data_dir: Path | None, as_json: bool) -> None:
     """Creates a key and prints its bearer once."""
-    wanted = frozenset(scopes or DEFAULT_SCOPES)
-    for scope in sorted(wanted - set(SCOPES)):
+    wanted = frozenset(wish.scopes or DEFAULT_SCOPES)
+    for scope in sorted(wanted - API_SCOPES):
         raise CliError(
             ExitCode.USAGE,
             f"There is no scope {scope!r}.",
-            hint=f"Use one of {', '.join(SCOPES)}.",
+            hint=f"Use one of {', '.join(sorted(API_SCOPES))}.",
             code="unknown_scope",
             field="--scope",
         )
-    expires_at = datetime.now(UTC) + timedelta(days=expires_days) if expires_days else None
+    expires_at = datetime.now(UTC) + timedelta(days=wish.expires_days) if wish.expires_days else None
     with _database(data_dir) as database:
         database.upgrade()
         with database.transaction() as repository:
-            key, bearer = repository.add_api_key(name, wanted, expires_at)
+            key, bearer = repository.add_api_key(wish.name, wanted, expires_at, wish.quotas)
     if as_json:
         print_json({**_key_json(key), "bearer": bearer})
         return
     console = out()
     console.print(bearer, style="bold")
     console.print(
-        f"Key {key.id} ({name}) with {', '.join(sorted(wanted))}. It is shown this once; keep it like a password.",
+        f"Key {key.id} ({key.name}) with {', '.join(sorted(wanted))}. It is shown this once; keep it like a password.",
         style="dim",
     )
 
@@ -66,10 +74,11 @@ def list_keys(*, data_dir: Path | None, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "SCOPES", "CREATED", "STATE"):
+    for column in ("ID", "NAME", "SCOPES", "QUOTAS", "CREATED", "STATE"):
         table.add_column(column, no_wrap=column == "ID")
     for key in keys:
-        table.add_row(key.id, key.name, " ".join(sorted(key.scopes)), f"{key.created_at:%Y-%m-%d}", _key_state(key))
+        scopes, quotas = " ".join(sorted(key.scopes)), _quotas_text(key.quotas)
+        table.add_row(key.id, key.name, scopes, quotas, f"{key.created_at:%Y-%m-%d}", _key_state(key))
     out().print(table if keys else "There is no key. Create one: bitmill keys create NAME")
 
 
@@ -137,6 +146,15 @@ def _key_json(key: ApiKey) -> dict[str, Any]:
     for name in ("created_at", "expires_at", "revoked_at"):
         values[name] = values[name].isoformat() if values[name] else None
     return {**values, "state": _key_state(key)}
+
+
+def _quotas_text(quotas: Quotas) -> str:
+    set_ones = {name: value for name, value in asdict(quotas).items() if value is not None}
+    words = [
+        f"{name}={bytes_text(value) if name.endswith('bytes') else value}".replace(" ", "")
+        for name, value in set_ones.items()
+    ]
+    return " ".join(words) or "none"
 
 
 def _key_state(key: ApiKey) -> str:

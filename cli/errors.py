@@ -77,6 +77,7 @@ CORE_EXIT_CODES: dict[type[core_errors.CoreError], ExitCode] = {
 STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {
     store_errors.NotFoundError: ExitCode.REFUSED,
     store_errors.WrongStateError: ExitCode.REFUSED,
+    store_errors.QuotaExceededError: ExitCode.REFUSED,
     store_errors.StorageUnavailableError: ExitCode.UNAVAILABLE,
     store_errors.BlobCorruptError: ExitCode.FAILED,
 }

@@ -56,6 +56,18 @@ class IdempotencyConflictError(StoreError):
         )
 
 
+class QuotaExceededError(StoreError):
+    """An owner would take more than its key allows. quota: a field of `store.keys.Quotas`."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, quota: str, allowed: int, used: int) -> None:
+        self.quota = quota
+        self.allowed = allowed
+        self.used = used
+        super().__init__(f"The key's quota {quota} is {allowed:,}; with this it would be {used:,}.")
+
+
 class StorageUnavailableError(StoreError):
     """The database or the object store did not answer; the same call may work later."""
 

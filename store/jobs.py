@@ -395,19 +395,3 @@ class CalibrationSet:
     size_bytes: int
     documents: int
     created_at: datetime
-
-
-API_SCOPES = frozenset({"jobs:read", "jobs:write", "jobs:cancel", "artifacts:read", "admin"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """A bearer key as stored: only the hash of its secret. scopes: some of API_SCOPES."""
-
-    id: str
-    name: str
-    secret_sha256: str
-    scopes: frozenset[str]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None

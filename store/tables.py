@@ -278,6 +278,21 @@ api_keys = Table(
     _time("created_at"),
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
+    Column("max_jobs_in_flight", BigInteger),
+    Column("max_stored_bytes", BigInteger),
+    Column("max_calibration_bytes", BigInteger),
+    Column("max_requests_per_minute", BigInteger),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", Text, primary_key=True),
+    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    _time("created_at"),
+    _time("expires_at"),
+    Index("ix_sessions_key", "key_id"),
+    Index("ix_sessions_expires", "expires_at"),
 )
 
 workers = Table(

@@ -96,6 +96,7 @@ class Dispatcher:
         empty_trash(root)
         with self._services.database.transaction() as repository:
             repository.forget_workers(FORGET_SECONDS)
+            repository.remove_expired_sessions()
         for job_id in job_ids(root):
             if self._is_over(job_id):
                 WorkFolder(root, job_id).remove()

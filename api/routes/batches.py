@@ -45,6 +45,8 @@ def submit_batch(
     new = prepare_batch(body, services, principal, idempotency_key)
     with services.database.transaction() as repository:
         batch, created = repository.add_batch(new)
+        if created:
+            repository.require_quota(principal.owner_id)
     if created:
         for queue_class in sorted({cell.job.queue_class for cell in new.cells}):
             background.add_task(services.waker.wake, queue_class, hint=batch.id)

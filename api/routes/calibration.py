@@ -76,6 +76,7 @@ def _store(services: Services, principal: Principal, upload: Upload) -> Calibrat
                 documents=facts.documents,
             )
         )
+        repository.require_quota(principal.owner_id)
     return calibration_set_view(stored, facts.warnings)
 
 

@@ -87,6 +87,8 @@ def submit_job(
         return JSONResponse(_preflight(submission).model_dump(mode="json"))
     with services.database.transaction() as repository:
         job, created = repository.add_job(submission.job)
+        if created:
+            repository.require_quota(principal.owner_id)
     if created:
         background.add_task(services.waker.wake, job.queue_class, hint=job.id)
     response.headers["Location"] = job_path(job.id)
@@ -280,6 +282,7 @@ def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter, backgr
     """Queues a failed or cancelled job again with a fresh retry budget. Repeating is harmless."""
     with services.database.transaction() as repository:
         job = repository.retry(job_id, principal.sees)
+        repository.require_quota(job.owner_key_id)
     background.add_task(services.waker.wake, job.queue_class, hint=job.id)
     return job_view(job)
 

@@ -15,7 +15,7 @@ from store.workers import Worker
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
-@router.get("", operation_id="listWorkers", summary="List workers", responses=responses(401, 403, 429, 503))
+@router.get("", operation_id="listWorkers", summary="List workers", responses=responses(401, 403, 503))
 def list_workers(services: ServicesDep, principal: JobReader) -> WorkerList:
     """Returns every worker with its device, memory and jobs, and how much room each queue class has."""
     with services.database.reading() as repository:
@@ -31,9 +31,7 @@ def list_workers(services: ServicesDep, principal: JobReader) -> WorkerList:
     )
 
 
-@router.get(
-    "/{worker_id}", operation_id="getWorker", summary="Read a worker", responses=responses(401, 403, 404, 429, 503)
-)
+@router.get("/{worker_id}", operation_id="getWorker", summary="Read a worker", responses=responses(401, 403, 404, 503))
 def get_worker(worker_id: WorkerId, services: ServicesDep, principal: JobReader) -> WorkerView:
     """Returns one worker."""
     with services.database.reading() as repository:
@@ -44,7 +42,7 @@ def get_worker(worker_id: WorkerId, services: ServicesDep, principal: JobReader)
     "/{worker_id}:drain",
     operation_id="drainWorker",
     summary="Drain a worker",
-    responses=responses(401, 403, 404, 429, 503),
+    responses=responses(401, 403, 404, 503),
 )
 def drain_worker(worker_id: WorkerId, services: ServicesDep, principal: Admin) -> WorkerView:  # noqa: ARG001 - asked for its scope
     """Lets a worker finish the block under way, give its job back without counting the attempt, and take no more.
@@ -59,7 +57,7 @@ def drain_worker(worker_id: WorkerId, services: ServicesDep, principal: Admin) -
     "/{worker_id}:resume",
     operation_id="resumeWorker",
     summary="Let a drained worker work again",
-    responses=responses(401, 403, 404, 429, 503),
+    responses=responses(401, 403, 404, 503),
 )
 def resume_worker(worker_id: WorkerId, services: ServicesDep, principal: Admin) -> WorkerView:  # noqa: ARG001 - asked for its scope
     """Takes a drain back: the worker claims jobs again from its next sign of life on."""

@@ -25,16 +25,16 @@ def default_of(config_class: type[Any], name: str) -> Any:  # noqa: ANN401 - of 
     return value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """PostgreSQL text cannot hold NUL, and no name here needs any control character."""
     if not text.isprintable():
         raise ValueError("must consist of printable characters")
     return text
 
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_printable)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(printable)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=255), AfterValidator(_printable)]
+LabelValue = Annotated[str, StringConstraints(max_length=255), AfterValidator(printable)]
 
 
 class PathModel(Strict):
@@ -177,7 +177,7 @@ class BatchRequest(Strict):
         },
     )
 
-    name: Annotated[str, StringConstraints(max_length=200), AfterValidator(_printable)] = ""
+    name: Annotated[str, StringConstraints(max_length=200), AfterValidator(printable)] = ""
     models: list[AnyModel] = Field(min_length=1, max_length=BATCH_JOBS_MAX)
     configs: list[JobOptions] = Field(min_length=1, max_length=BATCH_JOBS_MAX)
     labels: dict[LabelKey, LabelValue] = Field(

@@ -30,13 +30,31 @@ def create(
         ),
     ] = None,
     expires_days: Annotated[int | None, typer.Option("--expires-days", min=1, help="Days until it ends.")] = None,
+    max_jobs: Annotated[int | None, typer.Option("--max-jobs", min=0, help="Jobs that are not over.")] = None,
+    max_stored_bytes: Annotated[
+        int | None, typer.Option("--max-stored-bytes", min=0, help="Bytes of its finished jobs' files.")
+    ] = None,
+    max_calibration_bytes: Annotated[
+        int | None, typer.Option("--max-calibration-bytes", min=0, help="Bytes of its calibration sets.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option("--requests-per-minute", min=1, help="Requests to each API process.")
+    ] = None,
     data_dir: DataDirOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Create a key. It is shown once; only its hash is stored."""
-    from cli.admin import create_key
+    from cli.admin import KeyWish, create_key
+    from store.keys import Quotas
 
-    create_key(name=name, scopes=scope, expires_days=expires_days, data_dir=data_dir, as_json=json_output)
+    quotas = Quotas(
+        jobs_in_flight=max_jobs,
+        stored_bytes=max_stored_bytes,
+        calibration_bytes=max_calibration_bytes,
+        requests_per_minute=requests_per_minute,
+    )
+    wish = KeyWish(name=name, scopes=scope, expires_days=expires_days, quotas=quotas)
+    create_key(wish, data_dir=data_dir, as_json=json_output)
 
 
 def list_keys(data_dir: DataDirOption = None, json_output: JsonOption = False) -> None:

@@ -10,6 +10,7 @@ from store.repository.blobs import BlobPart
 from store.repository.catalog import CatalogPart
 from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
+from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
@@ -18,5 +19,16 @@ from store.repository.stream import StreamPart
 __all__ = ["Repository"]
 
 
-class Repository(BatchPart, LeasePart, EndingPart, HistoryPart, CatalogPart, BlobPart, QueuePart, StreamPart, LogPart):
+class Repository(
+    BatchPart,
+    LeasePart,
+    EndingPart,
+    HistoryPart,
+    CatalogPart,
+    KeyPart,
+    BlobPart,
+    QueuePart,
+    StreamPart,
+    LogPart,
+):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from store.jobs import (
-    ApiKey,
     Artifact,
     Attempt,
     CalibrationSet,
@@ -18,10 +17,14 @@ from store.jobs import (
     LinearRow,
     Stage,
 )
+from store.keys import ApiKey, Quotas
 from store.workers import Needs
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
+
+
+QUOTAS = [quota.name for quota in fields(Quotas)]
 
 
 def error_to_document(error: JobError | None) -> dict[str, Any] | None:
@@ -154,4 +157,5 @@ def api_key_from_row(row: Row[Any]) -> ApiKey:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        quotas=Quotas(**{name: getattr(row, f"max_{name}") for name in QUOTAS}),
     )

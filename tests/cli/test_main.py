@@ -82,8 +82,10 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]):
 def test_keys_are_shown_once_and_can_be_revoked(tmp_path: Path):
     """The secret appears at creation and never again; a revoked key is listed as revoked."""
     where = ("--data-dir", str(tmp_path), "--json")
-    made = json.loads(run_bitmill("keys", "create", "laptop", "--scope", "jobs:read", *where).stdout)
+    limited = ("--scope", "jobs:read", "--max-jobs", "3", "--max-stored-bytes", "5000000")
+    made = json.loads(run_bitmill("keys", "create", "laptop", *limited, *where).stdout)
     assert made["bearer"].startswith("bm_")
+    assert (made["quotas"]["jobs_in_flight"], made["quotas"]["requests_per_minute"]) == (3, None)
     listed = run_bitmill("keys", "list", *where).stdout
     assert made["bearer"] not in listed
     assert [key["state"] for key in json.loads(listed)["keys"]] == ["active"]
