@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from core.configs import QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError
 from core.model.capture import ModelCall, capture
+from core.model.experts import fused_modules, split_experts
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
@@ -85,6 +86,7 @@ def convert(
     calls = preparation.calls if preparation else []
     if quantizer.needs_calibration and not calls:
         raise _no_calls("No call was made between prepare and convert.")
+    split_experts(model, fused_modules(model))
     blocks, per_linear = find_blocks(model), PerLinear()
     walk = BlockWalk(
         quantizer=quantizer,

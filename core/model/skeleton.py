@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.errors import ModelProblem, ModelRefusedError
+from core.model.experts import split_experts
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
 
@@ -62,9 +63,13 @@ class Skeleton:
 
     @classmethod
     def open(cls, source_dir: Path, source: TensorSource, dtype: torch.dtype = torch.float32) -> Skeleton:
-        """Builds the model and finds its parameters in the checkpoint; raises ModelRefusedError if one is missing."""
+        """Builds the model, its experts split, and finds its parameters in the checkpoint.
+
+        Raises ModelRefusedError if one is missing.
+        """
         model = build_empty(source_dir, dtype)
         names = map_names(model, source.names())
+        split_experts(model, names.experts)
         return cls(model=model, blocks=find_blocks(model), names=names, dtype=dtype)
 
     def block_targets(self, index: int) -> tuple[str, ...]:

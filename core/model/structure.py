@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import ModelProblem, ModelRefusedError
+from core.preflight.source import ROUTER_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,15 @@ def find_blocks(model: nn.Module) -> Blocks:
 
 
 def find_linears(block: nn.Module) -> dict[str, nn.Module]:
-    """Returns the linears of a block by their path inside it, in the order in which the block registers them."""
-    return {path: module for path, module in block.named_modules() if is_linear(module)}
+    """Returns the linears of a block by their path inside it, in the order in which the block registers them.
+
+    Routers are left out: which experts a token reaches is decided in float.
+    """
+    return {
+        path: module
+        for path, module in block.named_modules()
+        if is_linear(module) and path.rpartition(".")[2] not in ROUTER_NAMES
+    }
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -1,10 +1,10 @@
 """Runs one block over all batches in a single forward pass, suspended in front of each input set.
 
 An input set is a group of linears fed by the very same tensor (q, k and v; gate and up). Every batch runs the block in
-a coroutine of its own. A hook on each set's first linear hands the batch's inputs to the set's collector and suspends
-the batch. When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get
-their quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that
-already carry all quantized linears before it. Sets are discovered by a probing forward, never listed.
+a coroutine of its own. A hook on each set's first linear suspends the batch, and the set's collector gets its inputs.
+When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get their
+quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that already
+carry all quantized linears before it. Sets are discovered by a probing forward, never listed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import greenlet
 import torch
 from torch import nn
 
+from core.model.experts import aligned_inputs
 from core.model.structure import in_features
 
 
@@ -119,18 +120,33 @@ class SuspendedBlock(Generic[Collector]):
         return [run.result() for run in passes]
 
     def _advance_with_float_path(self, run: _Pass) -> None:
-        """Takes one batch to its next set; its float path stays one set ahead.
+        """Takes one batch to its next set, and its float path past that one.
 
-        So it passes every linear with the weights that this still has, and its inputs of a set are there when the
-        batch arrives at it.
+        So the float path passes every linear with the weights that this still has. A router may lead it to sets that
+        the batch does not reach, and past sets that the batch does.
         """
         if run.beside is not None and not run.started:
             self._advance(run.beside)
         self._advance(run)
-        if run.beside is not None:
-            # Past the set that the batch waits at now, or to the end behind it.
-            while run.beside.rank is not None and (run.rank is None or run.beside.rank <= run.rank):
-                self._advance(run.beside)
+        self._advance_float_path(run, lambda rank: run.rank is None or rank < run.rank)
+        if run.rank is not None:
+            self._collect(run, run.rank)
+            self._advance_float_path(run, lambda rank: rank == run.rank)
+
+    def _advance_float_path(self, run: _Pass, behind: Callable[[int], bool]) -> None:
+        while run.beside is not None and run.beside.rank is not None and behind(run.beside.rank):
+            self._advance(run.beside)
+
+    def _collect(self, run: _Pass, rank: int) -> None:
+        X, float_X = run.inputs, run.float_inputs(rank)
+        if X is None:
+            return
+        if rank not in self._collectors:
+            first = self._linears[self._input_sets[rank][0]]
+            self._collectors[rank] = self._make_collector(in_features(first), X.device)
+        for part in aligned_inputs(X, run.token_mask, float_X):
+            self._collectors[rank].add(*part)
+        run.inputs = None
 
     def _advance(self, run: _Pass) -> None:
         self._current = run
@@ -140,12 +156,7 @@ class SuspendedBlock(Generic[Collector]):
         rank, run = self._rank.get(name), self._current
         if rank is None or rank in self._solved or run is None:
             return
-        if run.is_float:
-            run.inputs = X
-        else:
-            if rank not in self._collectors:
-                self._collectors[rank] = self._make_collector(in_features(self._linears[name]), X.device)
-            self._collectors[rank].add(X, run.token_mask, run.float_inputs(rank))
+        run.inputs = X
         self._driver.switch(rank)
 
     def _solve(self, rank: int) -> None:
@@ -209,7 +220,8 @@ def collect_without_suspending(
             return
         if names not in collectors:
             collectors[names] = make_collector(in_features(linears[name]), X.device)
-        collectors[names].add(X, mask, float_inputs.pop(name, None))
+        for part in aligned_inputs(X, mask, float_inputs.pop(name, None)):
+            collectors[names].add(*part)
 
     for batch in batches:
         mask = batch.token_mask

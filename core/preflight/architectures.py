@@ -45,3 +45,8 @@ ENCODER_DECODER_MODEL_TYPES = _names("""
 
 # The families that store a linear's weight as [in_features, out_features] (transformers' Conv1D), not [out, in].
 CONV1D_MODEL_TYPES = frozenset({"gpt2", "openai-gpt"})
+
+# The families whose experts are plain gated networks, stored one by one and stacked by transformers.
+EXPERT_MODEL_TYPES = _names("""
+    deepseek_v2 deepseek_v3 glm4_moe mixtral olmoe phimoe qwen2_moe qwen3_moe
+""")

@@ -70,7 +70,7 @@ def check_config(
         part = replace(facts, linears=linears)
         _check_group_size(grid, part)
         _check_packing(grid, part)
-    warnings = [f"{facts.expert_tensors} tensors of experts stay in float."] if facts.expert_tensors else []
+    warnings = [f"{facts.fused_experts} tensors of fused experts stay in float."] if facts.fused_experts else []
     if calibration is not None and config.method != Method.RTN:
         warnings += _check_calibration(calibration, facts)
     for target in parse_targets(targets):

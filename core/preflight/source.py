@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import ModelProblem, ModelRefusedError
-from core.preflight.architectures import CONV1D_MODEL_TYPES
+from core.preflight.architectures import CONV1D_MODEL_TYPES, EXPERT_MODEL_TYPES
 from core.preflight.model_config import ConfigFacts, already_quantized, read_config
 from core.preflight.model_files import check_folder, check_tokenizer, read_tensors
 
@@ -28,7 +28,7 @@ PACKED_ENDINGS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", 
 ROUTER_NAMES = frozenset({"gate", "router", "shared_expert_gate"})
 EXPERTS_PART = ".experts."
 
-NUMBERED_EXPERT = re.compile(r"\.experts\.\d+\.")
+NUMBERED_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
 MATRIX_DIMENSIONS = 2
 
@@ -39,7 +39,8 @@ class ModelFacts:
 
     parameters: stored values, a tied head once. dtype: the one that most bytes are in. tensors: by stored name.
     linears: the 2-D weights inside the blocks, name without `.weight` to (out_features, in_features).
-    block_prefix: what stands before the block's number. expert_tensors: stored tensors of experts.
+    block_prefix: what stands before the block's number. experts: of the block that has most, 0 in a dense model.
+    fused_experts: stored tensors that hold several experts, which stay in float.
     max_positions: longest sequence that config.json allows, None where it is silent.
     """
 
@@ -54,7 +55,8 @@ class ModelFacts:
     tensors: Mapping[str, TensorFacts]
     linears: Mapping[str, tuple[int, int]]
     tied_head: bool
-    expert_tensors: int
+    experts: int
+    fused_experts: int
     max_positions: int | None
 
 
@@ -69,7 +71,7 @@ def inspect_source(source_dir: Path) -> ModelFacts:
     check_tokenizer(source_dir)
     tensors = read_tensors(source_dir)
     _refuse_packed(tensors)
-    _refuse_expert_lists(tensors)
+    _refuse_unknown_experts(config.model_type, tensors)
     prefix, blocks = _find_blocks(tensors)
     _check_blocks(config, prefix, blocks)
     linears = _linears(tensors, prefix, transposed=config.model_type in CONV1D_MODEL_TYPES)
@@ -85,7 +87,8 @@ def inspect_source(source_dir: Path) -> ModelFacts:
         tensors=tensors,
         linears=linears,
         tied_head=_has_tied_head(config, tensors),
-        expert_tensors=sum(EXPERTS_PART in name for name in tensors),
+        experts=1 + max((int(found[1]) for found in map(NUMBERED_EXPERT.search, linears) if found), default=-1),
+        fused_experts=sum(_is_fused(name) for name in tensors),
         max_positions=config.max_positions,
     )
 
@@ -98,14 +101,21 @@ def _refuse_packed(tensors: Mapping[str, TensorFacts]) -> None:
             raise already_quantized(f"{name} is stored as {tensor.dtype}")
 
 
-def _refuse_expert_lists(tensors: Mapping[str, TensorFacts]) -> None:
+def _refuse_unknown_experts(model_type: str, tensors: Mapping[str, TensorFacts]) -> None:
+    if model_type in EXPERT_MODEL_TYPES:
+        return
     for name in tensors:
         if NUMBERED_EXPERT.search(name):
             raise ModelRefusedError(
                 ModelProblem.UNSUPPORTED_ARCHITECTURE,
-                f"{name} is the weight of one of many experts, which are not quantized yet.",
-                "Give a dense model, whose blocks hold plain linears.",
+                f"{name} is the weight of one of many experts, which are not known for model_type {model_type!r}.",
+                f"Give a dense model or one of {', '.join(sorted(EXPERT_MODEL_TYPES))}.",
             )
+
+
+def _is_fused(name: str) -> bool:
+    """Whether a stored tensor holds several experts."""
+    return EXPERTS_PART in name and not NUMBERED_EXPERT.search(name)
 
 
 def _find_blocks(tensors: Mapping[str, TensorFacts]) -> tuple[str, list[int]]:
@@ -157,7 +167,7 @@ def _linears(tensors: Mapping[str, TensorFacts], prefix: str, *, transposed: boo
             and name.startswith(prefix)
             and len(tensor.shape) == MATRIX_DIMENSIONS
             and module.rpartition(".")[2] not in ROUTER_NAMES
-            and EXPERTS_PART not in name
+            and not _is_fused(name)
         ):
             first, second = tensor.shape
             linears[module] = (second, first) if transposed else (first, second)

@@ -18,6 +18,7 @@ from torch import nn
 from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
 from core.model.capture import BlockArguments, CapturedBatch
+from core.model.experts import each_expert_reached
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
 from core.model.suspend import (
     BatchRun,
@@ -94,7 +95,7 @@ class BlockWalk:
             for name in task.linears:
                 task.solve_set((name,), None)
             return task.result(self._pass_unchanged(runs))
-        sets = self._input_sets(task.linears, runs[0])
+        sets = self._input_sets(block, task.linears, runs[0])
         if self.quantizer.true_sequential:
             return task.result(SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs))
         collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
@@ -129,10 +130,11 @@ class BlockWalk:
         chosen = {name: self.choose(index, name) for name in names}
         return {name: quantizer for name, quantizer in chosen.items() if quantizer is not None}
 
-    def _input_sets(self, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
+    def _input_sets(self, block: nn.Module, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
         key = structure_key(linears)
         if key not in self._known_sets:
-            self._known_sets[key] = discover_input_sets(linears, first.run)
+            with each_expert_reached(block):
+                self._known_sets[key] = discover_input_sets(linears, first.run)
         return self._known_sets[key]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from core.report import QuantizationReport
 from tests.core.tiny import FAMILIES, byte_tokenizer, random_tokens, tiny_model, write_tiny_model
 
 GPTQ = GPTQConfig(bits=4, group_size=32)
+MIXTRAL_NAMES = {".block_sparse_moe.": ".mlp.", ".w1": ".gate_proj", ".w2": ".down_proj", ".w3": ".up_proj"}
+"""What Mixtral's checkpoints call otherwise than its modules, once its experts are split."""
 # These two carry measured seconds and memory, which no two runs share.
 MEASURED = {"quantization_report.json", "SHA256SUMS"}
 
@@ -81,7 +84,8 @@ def test_disk_and_memory_give_the_same_codes(family: str, tmp_path: Path) -> Non
     assert len(modules) == len(report.linears)
     for (path, module), row in zip(modules, report.linears, strict=True):
         weight = from_gptq_tensors(row.name, stored, bits=4, group_size=32, sym=True, version="gptq")
-        assert path.endswith(row.name) or row.name.endswith(path)
+        stored_name = reduce(lambda name, pair: name.replace(*pair), MIXTRAL_NAMES.items(), row.name)
+        assert path.endswith(stored_name) or stored_name.endswith(path)
         assert torch.equal(weight.codes_OI, module.codes)
         assert torch.equal(weight.scales_OG, module.scales)
 

@@ -20,17 +20,35 @@ _SHARED = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+_WITHOUT_HEAD_DIM = {name: value for name, value in _SHARED.items() if name != "head_dim"}
 _SMALL_IDS = {"bos_token_id": 257, "eos_token_id": 258, "pad_token_id": 259}
 
-FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+_EXPERTS = {**_SHARED, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
+_LATENT_ATTENTION = {
+    **_WITHOUT_HEAD_DIM,
+    "moe_intermediate_size": 32,
+    "num_experts_per_tok": 2,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "first_k_dense_replace": 1,
+}
+
+DENSE_FAMILIES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("LlamaConfig", _SHARED),
     "mistral": ("MistralConfig", {**_SHARED, "sliding_window": 8}),
-    "qwen2": ("Qwen2Config", {name: value for name, value in _SHARED.items() if name != "head_dim"}),
+    "qwen2": ("Qwen2Config", _WITHOUT_HEAD_DIM),
     "qwen3": ("Qwen3Config", _SHARED),
     "gemma": ("GemmaConfig", _SHARED),
     "gemma2": ("Gemma2Config", {**_SHARED, "sliding_window": 8, "query_pre_attn_scalar": 16}),
     "gemma3": ("Gemma3TextConfig", {**_SHARED, "sliding_window": 8, "query_pre_attn_scalar": 16}),
-    "phi3": ("Phi3Config", {name: value for name, value in _SHARED.items() if name != "head_dim"}),
+    "phi3": ("Phi3Config", _WITHOUT_HEAD_DIM),
     "opt": (
         "OPTConfig",
         {
@@ -49,19 +67,50 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4},
     ),
 }
+EXPERT_FAMILIES: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "mixtral": ("MixtralConfig", {**_SHARED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {
+            **_WITHOUT_HEAD_DIM,
+            "moe_intermediate_size": 32,
+            "num_experts_per_tok": 2,
+            "num_experts": 4,
+            "shared_expert_intermediate_size": 64,
+        },
+    ),
+    # One dense block among those with experts, as the family allows.
+    "qwen3_moe": ("Qwen3MoeConfig", {**_EXPERTS, "num_experts": 4, "mlp_only_layers": [1], "norm_topk_prob": True}),
+    "olmoe": (
+        "OlmoeConfig",
+        {**_WITHOUT_HEAD_DIM, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "phimoe": (
+        "PhimoeConfig",
+        {**_WITHOUT_HEAD_DIM, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "deepseek_v2": ("DeepseekV2Config", _LATENT_ATTENTION),
+    "deepseek_v3": ("DeepseekV3Config", _LATENT_ATTENTION),
+    "glm4_moe": (
+        "Glm4MoeConfig",
+        {**_EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    ),
+}
 """Config class and options by family; every width packs at 2, 3, 4 and 8 bits and divides by 16 and 32."""
+FAMILIES = {**DENSE_FAMILIES, **{family: EXPERT_FAMILIES[family] for family in ("mixtral", "qwen3_moe")}}
+"""Those that every property is shown on: the further families of experts differ from two of them in names alone."""
 
 
 def tiny_model(family: str = "llama", *, seed: int = 0, **options: Any) -> PreTrainedModel:  # noqa: ANN401
     """Returns a random float32 model; weights are wide enough that its outputs are far from constant."""
-    class_name, defaults = FAMILIES[family]
+    class_name, defaults = (DENSE_FAMILIES | EXPERT_FAMILIES)[family]
     config_class = getattr(transformers, class_name)
-    config = config_class(vocab_size=VOCABULARY, **{**_SMALL_IDS, **defaults, **options})
+    config = config_class(**{"vocab_size": VOCABULARY, **_SMALL_IDS, **defaults, **options})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() >= 2:
                 parameter.mul_(6.0)
     return model
 

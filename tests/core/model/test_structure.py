@@ -6,19 +6,26 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import ModelRefusedError
+from core.model.experts import fused_modules, split_experts
 from core.model.structure import find_blocks, find_linears, linear_weight, set_linear_weight
 from tests.core.tiny import FAMILIES, tiny_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_found_by_structure(family: str) -> None:
-    """Blocks are the repeated list, and every 2-D weight inside them belongs to a linear that is found."""
-    blocks = find_blocks(tiny_model(family))
+    """Blocks are the repeated list, and every matrix inside them but the routers' belongs to a linear that is found."""
+    model = tiny_model(family)
+    split_experts(model, fused_modules(model))
+    blocks = find_blocks(model)
     assert len(blocks.modules) == 3
     for block in blocks.modules:
         linears = find_linears(block)
-        matrices = {name for name, parameter in block.named_parameters() if parameter.dim() == 2}
-        assert matrices == {f"{name}.weight" for name in linears}
+        matrices = {name for name, parameter in block.named_parameters() if parameter.dim() > 1}
+        routers = {
+            name for name in matrices if name.endswith(("mlp.gate.weight", "router.weight", "expert_gate.weight"))
+        }
+        assert matrices - routers == {f"{name}.weight" for name in linears}
+        assert bool(routers) == any(".experts." in name for name in linears)
 
 
 def test_a_model_without_blocks_is_refused() -> None:
