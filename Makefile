@@ -5,14 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOADERS_VENV := .venv-loaders
 LOADERS_BIN := $(LOADERS_VENV)/bin
+TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-loaders check format bench lock clean
+.PHONY: help install demo test test-loaders test-pt2e check format bench lock clean
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
 	@echo "make test          the whole test suite"
 	@echo "make test-loaders  load artifacts through GPTQModel and transformers, in an environment of its own"
+	@echo "make test-pt2e     quantize activations through torchao, which the other tests run without"
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
 	@echo "make install       the set-up step alone"
@@ -45,6 +47,14 @@ $(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
 test-loaders: install $(LOADERS_VENV)/.installed
 	@$(LOADERS_BIN)/python -m pytest -c tests/loaders/pytest.ini tests/loaders
 
+# A folder and no environment: torchao needs nothing that the engine does not bring.
+$(TORCHAO)/.installed: constraints.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --no-deps --upgrade --target $(TORCHAO) torchao
+	@touch $@
+
+test-pt2e: install $(TORCHAO)/.installed
+	@PYTHONPATH=$(TORCHAO) $(BIN)/python -m pytest -c tests/pt2e/pytest.ini --rootdir . tests/pt2e
+
 check: install
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -61,12 +71,12 @@ bench: install
 # Resolves anew what pyproject.toml asks for, in an environment of its own, and writes the one set of versions.
 lock:
 	@rm -rf var/lock && $(PYTHON) -m venv var/lock
-	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,engine,dev]'
+	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,engine,pt2e,dev]'
 	@$(PYTHON) -c 'import json; rows = sorted((i["metadata"]["name"].lower().replace("_", "-"), i["metadata"]["version"].split("+")[0]) for i in json.load(open("var/lock.json"))["install"]); \
 	  print(open("constraints.txt").readline(), *(f"{n}=={v}\n" for n, v in rows if n != "bitmill"), sep="", end="")' > var/constraints.txt
 	@mv var/constraints.txt constraints.txt
 
 clean:
-	@rm -rf $(VENV) $(LOADERS_VENV) var build dist *.egg-info
+	@rm -rf $(VENV) $(LOADERS_VENV) $(TORCHAO) var build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

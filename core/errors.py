@@ -43,6 +43,18 @@ class TargetRefusedError(CoreError):
         super().__init__(f"{target} cannot load this artifact ({field}): {reason}. {self.hint}")
 
 
+class MissingPackageError(CoreError):
+    """A package that only this feature needs is not installed."""
+
+    code = "missing_package"
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        self.feature = feature
+        self.package = package
+        self.hint = f"Install it with: pip install 'bitmill[{extra}]'"
+        super().__init__(f"{feature} needs {package}, which is not installed. {self.hint}")
+
+
 class ModelProblem(StrEnum):
     """Why a model folder is refused; the value is the error's code."""
 

@@ -1,21 +1,24 @@
 """Quantizes a model in memory: `prepare`, run it on calibration data, `convert`.
 
-The same walk and solver as the disk-to-disk pipeline; the algorithm is chosen by the type of the config.
+The same walk and solver as the disk-to-disk pipeline; the algorithm is chosen by the type of the config. PT2EConfig
+goes on from there: it exports the quantized model and quantizes its activations.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
-from core.configs import QuantizationConfig
-from core.errors import CalibrationProblem, CalibrationRefusedError
+from core.configs import PT2EConfig, QuantizationConfig
+from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError, MissingPackageError
 from core.model.capture import ModelCall, capture
 from core.model.experts import fused_modules, split_experts
 from core.model.modules import QuantizedLinear
@@ -37,7 +40,7 @@ class _Preparation:
 
 def prepare(
     model: nn.Module,
-    config: QuantizationConfig,
+    config: QuantizationConfig | PT2EConfig,
     args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     inplace: bool = True,  # noqa: FBT001, FBT002 - the interface that such tools share
@@ -46,9 +49,14 @@ def prepare(
 
     args, kwargs: one example call that is made at once (token ids; an attention_mask marks padding, which is left out).
     Only inputs are kept, so further calls cost no memory beyond theirs. inplace=False works on a deep copy.
-    Returns the prepared model. Raises ModelRefusedError where the model has no blocks of linears.
+    PT2EConfig takes a model that `convert` quantized and returns a graph of the example call, which must be given and
+    whose shapes the graph keeps; inplace=True then leaves float linears with the quantized values in the given model.
+    Returns the prepared model. Raises ModelRefusedError where the model has no blocks of linears, MissingPackageError
+    where PT2EConfig lacks torchao, InvalidConfigError where it cannot take the weights' grid.
     """
     model = model if inplace else copy.deepcopy(model)
+    if isinstance(config, PT2EConfig):
+        return _prepare_exported(model, config, args, kwargs)
     find_blocks(model)
     _release(model)
     preparation = _Preparation(config=config)
@@ -76,8 +84,11 @@ def convert(
     config: another config than the one given to `prepare`; a model that was never prepared needs one, and it must be
     of a method without calibration. Returns the quantized model, without any trace of `prepare`.
     Raises CalibrationRefusedError where the method needs calibration calls and none were made, NumericalError.
+    A graph that was prepared with PT2EConfig becomes a graph with quantized activations, and takes no other config.
     """
     model = model if inplace else copy.deepcopy(model)
+    if isinstance(model, GraphModule):
+        return _convert_exported(model, config)
     preparation = _release(model)
     chosen = config or (preparation.config if preparation else None)
     if chosen is None:
@@ -117,6 +128,34 @@ def _replace_linears(blocks: Blocks, index: int, solved: SolvedBlock) -> None:
         path, _, attribute = name.rpartition(".")
         bias = getattr(block.get_submodule(name), "bias", None)
         setattr(block.get_submodule(path), attribute, QuantizedLinear(linear.weight, bias))
+
+
+def _prepare_exported(
+    model: nn.Module, config: PT2EConfig, args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None
+) -> nn.Module:
+    if args is None and kwargs is None:
+        raise InvalidConfigError("args", None, "a model is exported as it runs on an example", "the args of one call")
+    with _needs_torchao():
+        from core.quantizers.pt2e import prepare_exported  # noqa: PLC0415 - the rest runs without torchao
+    return prepare_exported(model, config, args or (), kwargs or {})
+
+
+def _convert_exported(model: GraphModule, config: QuantizationConfig | None) -> nn.Module:
+    if config is not None:
+        raise InvalidConfigError("config", type(config).__name__, "a graph keeps the config of its prepare", "None")
+    with _needs_torchao():
+        from core.quantizers.pt2e import convert_exported  # noqa: PLC0415 - see above
+    return convert_exported(model)
+
+
+@contextmanager
+def _needs_torchao() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "torchao":
+            raise
+        raise MissingPackageError("PT2EConfig", "torchao", "pt2e") from error
 
 
 def _release(model: nn.Module) -> _Preparation | None:

@@ -6,6 +6,7 @@ Standard library only: the API validates with this package and its image carries
 from core.configs.base import NO_OVERRIDES, SCHEMA_VERSION, QuantizationConfig
 from core.configs.calibration import CalibrationConfig
 from core.configs.gptq import GPTQConfig
+from core.configs.pt2e import ActivationRange, PT2EConfig
 from core.configs.registry import CONFIG_CLASSES, ORDER_FLAGS, all_options, config_from_dict, parse_formats
 from core.configs.rtn import RTNConfig
 from core.configs.values import BITS, DEFAULT_FORMATS, Format, Method, Order, Preset, ScaleSearch
@@ -17,11 +18,13 @@ __all__ = [
     "NO_OVERRIDES",
     "ORDER_FLAGS",
     "SCHEMA_VERSION",
+    "ActivationRange",
     "CalibrationConfig",
     "Format",
     "GPTQConfig",
     "Method",
     "Order",
+    "PT2EConfig",
     "Preset",
     "QuantizationConfig",
     "RTNConfig",

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from core.configs import GPTQConfig, QuantizationConfig, RTNConfig
-from core.errors import CalibrationRefusedError
+from core.configs import GPTQConfig, PT2EConfig, QuantizationConfig, RTNConfig
+from core.errors import CalibrationRefusedError, MissingPackageError
 from core.model.modules import QuantizedLinear
 from core.model.structure import find_blocks, find_linears
 from core.quantization import convert, prepare
@@ -125,6 +126,13 @@ def test_calibration_on_the_unquantized_block_differs() -> None:
         model = prepare(tiny_model("llama"), config, kwargs={"input_ids": random_tokens(16, 32)})
         results.append(convert(model).get_submodule("model.layers.0.mlp.down_proj").codes)
     assert not torch.equal(results[0], results[1])
+
+
+def test_activations_need_torchao(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torchao the rest of the engine runs, and PT2EConfig says what to install."""
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'bitmill\[pt2e\]'"):
+        prepare(convert(tiny_model("llama"), CONFIGS[1]), PT2EConfig(), args=(random_tokens(1, 8),))
 
 
 def test_the_documented_example_runs() -> None:
