@@ -8,7 +8,7 @@ LOADERS_BIN := $(LOADERS_VENV)/bin
 TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-loaders test-pt2e check format bench lock clean
+.PHONY: help install demo test test-loaders test-pt2e check format bench peers bench-peers lock clean
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-pt2e     quantize activations through torchao, which the other tests run without"
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
+	@echo "make bench-peers   time, memory and perplexity beside GPTQModel, llm-compressor and auto-round (hours)"
 	@echo "make install       the set-up step alone"
 	@echo "make lock          renew constraints.txt"
 	@echo "make clean         remove environments, caches and var/"
@@ -68,6 +69,21 @@ format: install
 bench: install
 	@$(BIN)/python benchmarks/run.py
 
+# Each peer pins a torch of its own, so each has an environment of its own.
+PEERS := gptqmodel llmcompressor autoround
+
+.venv-peers/%/.installed: benchmarks/peer_drivers/%.txt
+	@echo "Installing $* into .venv-peers/$* ..."
+	@test -x .venv-peers/$*/bin/python || $(PYTHON) -m venv .venv-peers/$*
+	@.venv-peers/$*/bin/python -m pip install $(PIP_FLAGS) --requirement $<
+	@touch $@
+
+peers: $(PEERS:%=.venv-peers/%/.installed)
+
+bench-peers: install peers
+	@$(BIN)/python benchmarks/peers.py
+	@$(BIN)/python benchmarks/accuracy.py --second-model --peers $(PEERS)
+
 # Resolves anew what pyproject.toml asks for, in an environment of its own, and writes the one set of versions.
 lock:
 	@rm -rf var/lock && $(PYTHON) -m venv var/lock
@@ -77,6 +93,6 @@ lock:
 	@mv var/constraints.txt constraints.txt
 
 clean:
-	@rm -rf $(VENV) $(LOADERS_VENV) $(TORCHAO) var build dist *.egg-info
+	@rm -rf $(VENV) $(LOADERS_VENV) $(TORCHAO) .venv-peers var build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -3,50 +3,52 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 SAMPLE_SECONDS = 0.05
+LAST_WORDS_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """seconds: from start to exit. cpu_seconds: of all its threads and children, user and system together.
 
-    peak_rss_bytes: see `measure`. output: what it wrote to its standard output.
+    peak_rss_bytes: see `measure`.
     """
 
     seconds: float
     cpu_seconds: float
     peak_rss_bytes: int
-    output: str
 
 
-def measure(command: Sequence[str]) -> Usage:
-    """Runs the command to its end; raises SystemExit with its last words where it fails.
+def measure(command: Sequence[str], env: Mapping[str, str] | None = None) -> Usage:
+    """Runs the command to its end; raises SystemExit with its last words where it fails. env: None is this process's.
 
     Peak memory is the larger of two: the sum over the process tree, sampled 20 times a second, and the kernel's own
     record of the largest single process, which misses no short peak.
     """
     started_at = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
         sampled = _sample_until_exit(psutil.Process(process.pid))
-        # The output of these commands is a few lines, far less than a pipe holds, so nothing waits for a reader.
-        output = process.stdout.read() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - started_at
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}.\n{output}")
+        seconds = time.monotonic() - started_at
+        if process.returncode != 0:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            last_words = log.read().decode(errors="replace")
+            raise SystemExit(f"{shlex.join(command)} failed with {process.returncode}.\n{last_words}")
     return Usage(
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_rss_bytes=max(sampled, usage.ru_maxrss * 1024),
-        output=output,
     )
 
 

@@ -1,0 +1,37 @@
+"""The rows of the accuracy table: what `bitmill run` is told beside bits and group size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PLAIN = (
+    *("--method", "gptq", "--order", "natural", "--scale-search", "minmax", "--no-signed-scales"),
+    *("--mismatch-alpha", "0"),
+)
+"""GPTQ as in the paper: columns left to right, groups on the range of their live weights, no float path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """title: what the table says. options: of `bitmill run`."""
+
+    title: str
+    options: tuple[str, ...]
+
+
+def _plain_but(title: str, *options: str) -> Row:
+    """Returns a row of plain GPTQ with these options; the command line takes the last value of each."""
+    return Row(title=title, options=(*PLAIN, *options))
+
+
+ROWS = {
+    "rtn": Row(title="RTN", options=("--method", "rtn")),
+    "plain": _plain_but("plain GPTQ"),
+    "order": _plain_but("plain, desc_act with static groups", "--order", "desc_act_static"),
+    "hessian": _plain_but("plain, search weighted by diag H", "--scale-search", "hessian"),
+    "curvature": _plain_but("plain, search weighted by 1/U_jj^2", "--scale-search", "curvature"),
+    "signed": _plain_but("plain, searched signed scales", "--scale-search", "curvature", "--signed-scales"),
+    "mismatch": _plain_but("plain, mismatch-aware target", "--mismatch-alpha", "0.5"),
+    "fast": Row(title="Bitmill, fast", options=("--preset", "fast")),
+    "default": Row(title="Bitmill, default", options=("--preset", "default")),
+}
