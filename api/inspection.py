@@ -73,6 +73,7 @@ def _facts_view(facts: ModelFacts) -> ModelFactsView:
         total_bytes=facts.total_bytes,
         dtype=facts.dtype,
         linears=len(facts.linears),
+        experts=facts.experts,
         tied_head=facts.tied_head,
         max_positions=facts.max_positions,
         group_sizes=[*fitting, -1],

@@ -5,7 +5,8 @@ It knows which stored tensor belongs to which linear; it neither solves nor writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tenso
 from core.model.skeleton import Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
+from core.preflight.architectures import NUMBERED_EXPERT
 from core.quantizers.block import SolvedBlock
 from core.report import LinearReport
 
@@ -129,6 +131,37 @@ class BlockRecords:
         """Returns a linear's name in the checkpoint, without `.weight`."""
         target = f"{self.skeleton.blocks.path(index)}.{name}.weight"
         return self.skeleton.names.source_of[target].removesuffix(".weight")
+
+
+def starved_experts(rows: Iterable[Mapping[str, Any]], shapes: Mapping[str, tuple[int, int]]) -> dict[int, str]:
+    """Returns a sentence for each block, by number, that has experts with fewer tokens than inputs.
+
+    rows: lines of the report. Blocks whose linears have no token at all were quantized without calibration.
+    """
+    tokens: Counter[int] = Counter()
+    missing: dict[int, dict[str, int]] = {}
+    seen: dict[int, dict[str, int]] = {}
+    for row in rows:
+        block, name, count = row["block"], row["name"], row["tokens"]
+        tokens[block] += count
+        expert = NUMBERED_EXPERT.search(name)
+        if expert:
+            path, short = name[: expert.end()], max(0, shapes[name][1] - count)
+            missing.setdefault(block, {})[path] = max(short, missing.get(block, {}).get(path, 0))
+            seen.setdefault(block, {})[path] = min(count, seen.get(block, {}).get(path, count))
+    return {
+        block: _starved_text(block, sum(map(bool, of_block.values())), sorted(seen[block].values()))
+        for block, of_block in missing.items()
+        if tokens[block] and any(of_block.values())
+    }
+
+
+def _starved_text(block: int, starved: int, tokens: Sequence[int]) -> str:
+    return (
+        f"Block {block}: {starved} of {len(tokens)} experts got fewer calibration tokens than they have inputs "
+        f"(fewest {tokens[0]:,}, median {tokens[len(tokens) // 2]:,}). "
+        "Give more calibration text, or set feed_all_experts."
+    )
 
 
 def stored_states(hidden: Sequence[HiddenStates]) -> dict[str, torch.Tensor]:

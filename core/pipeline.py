@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from core.assembly import Assembly, account, bits_per_weight
-from core.block_records import BlockRecords, restored_states, stored_states
+from core.block_records import BlockRecords, restored_states, starved_experts, stored_states
 from core.calibration.windows import CalibrationWindows
 from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Fingerprint, Manifest
@@ -33,8 +33,9 @@ from core.environment import (
     versions,
 )
 from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedError
-from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted
+from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted, WarningRaised
 from core.model.capture import CapturedBatch, capture
+from core.model.experts import Feed, set_feed
 from core.model.skeleton import Skeleton
 from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
@@ -133,6 +134,8 @@ class _Run:
             self._require_calibration()
             refuse_non_finite(self.source_dir, self.facts)
             self.skeleton = Skeleton.open(self.source_dir, self.reader, forward_dtype(self.facts.dtype))
+            if self.walk.quantizer.feeds_all_experts:
+                set_feed(self.skeleton.model, Feed.ALL)
             self.records = BlockRecords(skeleton=self.skeleton, config=self.config)
             self.shapes = self.records.shapes()
             per_linear = PerLinear()
@@ -156,9 +159,10 @@ class _Run:
                 started = time.perf_counter()
                 solved = self._solve_block(index, captured, hidden)
                 hidden = solved.outputs
-                sha256 = manifest.record_block(
-                    index, self.records.tensors(index, solved), self.records.rows(index, solved)
-                )
+                rows = self.records.rows(index, solved)
+                for block, message in starved_experts(rows, self.shapes).items():
+                    self.walk.on_event(WarningRaised(code="starved_experts", message=message, block=block))
+                sha256 = manifest.record_block(index, self.records.tensors(index, solved), rows)
                 if captured and index + 1 < self._total:
                     manifest.save_activations(index + 1, stored_states(hidden))
                 self.skeleton.drop(self.skeleton.block_targets(index))
@@ -261,6 +265,7 @@ class _Run:
         rows = [row for index in range(manifest.blocks_done) for row in manifest.block_rows(index)]
         calibration = self.calibration
         warnings = [*(calibration.warnings if calibration else ())]
+        warnings += starved_experts(rows, self.shapes).values()
         warnings += [f"Tensor {name} was dropped: {reason}." for name, reason in dropped.items()]
         return QuantizationReport(
             config=self.config.to_dict(),

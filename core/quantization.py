@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from core.configs import PT2EConfig, QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError, MissingPackageError
 from core.model.capture import ModelCall, capture
-from core.model.experts import fused_modules, split_experts
+from core.model.experts import Feed, fused_modules, set_feed, split_experts
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
@@ -98,6 +98,7 @@ def convert(
     if quantizer.needs_calibration and not calls:
         raise _no_calls("No call was made between prepare and convert.")
     split_experts(model, fused_modules(model))
+    set_feed(model, Feed.ALL if quantizer.feeds_all_experts else Feed.ROUTED)
     blocks, per_linear = find_blocks(model), PerLinear()
     walk = BlockWalk(
         quantizer=quantizer,
@@ -109,6 +110,7 @@ def convert(
     model.eval()
     with torch.no_grad():
         _walk(model, walk, calls if quantizer.needs_calibration else [])
+    set_feed(model, Feed.ROUTED)
     return model.train(was_training)
 
 

@@ -53,6 +53,7 @@ class ModelFactsView(BaseModel):
     total_bytes: int
     dtype: str = Field(description="The one that most bytes are in.")
     linears: int = Field(description="Linears that can be quantized.")
+    experts: int = Field(description="Of the block that has most; 0 in a dense model.")
     tied_head: bool
     max_positions: int | None
     group_sizes: list[int] = Field(description="Common group sizes that divide every linear's inputs; -1: a whole row.")

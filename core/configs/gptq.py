@@ -41,6 +41,13 @@ class GPTQConfig(QuantizationConfig):
         True,
         help="A searched scale of a symmetric group may be negative, so that its largest weight takes the extra level.",
     )
+    feed_all_experts: bool = option(
+        False,
+        help=(
+            "Every expert's statistics come from every token, while what leaves the experts stays what the router "
+            "chose; for models whose experts starve, at the time of a dense model."
+        ),
+    )
     mismatch_alpha: float = option(
         0.5,
         help=(

@@ -22,10 +22,10 @@ from core.formats.findings import Finding
 from core.formats.gptq import V1, V2
 from core.formats.packing import unpack
 from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE, grid_for
-from core.preflight.mixed import shapes_by_grid
+from core.preflight.mixed import joined_linears, shapes_by_grid
 from core.preflight.model_files import read_tensors
 from core.preflight.safetensors_header import TensorFacts
-from core.preflight.targets import FUSED_LINEARS, Grid, Target, violations
+from core.preflight.targets import Grid, Target, violations
 
 REQUIRED_KEYS: Final = (
     "quant_method",
@@ -186,15 +186,12 @@ def _grid_findings(
 def _fused_findings(artifact: _Artifact) -> Iterator[Finding]:
     """Yields where linears that vLLM joins into one matrix are not all quantized, or all left alone."""
     quantized = set(artifact.prefixes)
-    for prefix in artifact.prefixes:
-        parent, _, last = prefix.rpartition(".")
-        for family in FUSED_LINEARS:
-            mates = [f"{parent}.{member}" for member in family if last in family]
-            for mate in mates:
-                if mate not in quantized and f"{mate}.weight" in artifact.tensors:
-                    yield _tensor_finding(
-                        artifact, f"{prefix}.qweight", f"{mate} is not quantized with it", Target.VLLM
-                    )
+    floats = [name.removesuffix(".weight") for name in artifact.tensors if name.endswith(".weight")]
+    for members in joined_linears([*artifact.prefixes, *floats]).values():
+        packed = [name for name in members if name in quantized]
+        for mate in members if packed else []:
+            if mate not in quantized:
+                yield _tensor_finding(artifact, f"{packed[0]}.qweight", f"{mate} is not quantized with it", Target.VLLM)
 
 
 def _tensor_finding(artifact: _Artifact, name: str, problem: str, target: Target | None = None) -> Finding:

@@ -15,6 +15,7 @@ from core.configs import Format, QuantizationConfig
 from core.formats import compressed_tensors
 from core.formats.gptq import checkpoint_format
 from core.overrides import SKIP, skips
+from core.preflight.architectures import NUMBERED_EXPERT
 from core.preflight.mixed import grid_of, linear_grids, mixed_violations
 from core.preflight.targets import Severity, Shapes, Target, family_refusal
 
@@ -69,9 +70,14 @@ def _summary(card: ModelCard) -> str:
     return (
         f"# {card.name}\n\n"
         f"{card.base_model}, quantized to {config.bits} bits by {str(config.method).upper()}: {grid}, {group}, "
-        f"{len(card.shapes)} linears{_exceptions(card)}. Embeddings, norms and head are unchanged. "
+        f"{len(card.shapes)} linears{_exceptions(card)}. {_unchanged(card)} "
         f"Checkpoint format `{_format_name(card)}`."
     )
+
+
+def _unchanged(card: ModelCard) -> str:
+    routers = " and routers" if any(NUMBERED_EXPERT.search(name) for name in card.shapes) else ""
+    return f"Embeddings, norms, head{routers} are unchanged.".replace("norms, head are", "norms and head are")
 
 
 def _exceptions(card: ModelCard) -> str:
@@ -110,7 +116,7 @@ def _loading(card: ModelCard) -> str:
 
 
 def _family_reason(target: Target, card: ModelCard) -> str | None:
-    family = family_refusal(target, card.model_type) if card.layout is Format.GPTQ else None
+    family = family_refusal(target, card.model_type, card.layout, card.shapes)
     return None if family is None else f"{family.reason} ({family.versions})."
 
 

@@ -101,10 +101,10 @@ def split_experts(model: nn.Module, paths: Iterable[str]) -> None:
         setattr(model.get_submodule(parent), attribute, _split(module).train(module.training))
 
 
-def feed_all_experts(model: nn.Module) -> None:
-    """Lets every expert compute every token from now on; what leaves the experts stays what the router chose."""
+def set_feed(model: nn.Module, feed: Feed) -> None:
+    """Says which tokens the model's experts compute from now on."""
     for module in _split_modules(model):
-        module.feed = Feed.ALL
+        module.feed = feed
 
 
 @contextmanager

@@ -5,6 +5,8 @@ A test compares it with the installed transformers, so that an upgrade shows wha
 
 from __future__ import annotations
 
+import re
+
 
 def _names(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
@@ -45,6 +47,12 @@ ENCODER_DECODER_MODEL_TYPES = _names("""
 
 # The families that store a linear's weight as [in_features, out_features] (transformers' Conv1D), not [out, in].
 CONV1D_MODEL_TYPES = frozenset({"gpt2", "openai-gpt"})
+
+BLOCK_NUMBER = re.compile(r"\.(\d+)\.")
+"""The first number in a linear's name is its block's."""
+
+NUMBERED_EXPERT = re.compile(r"\.experts\.(\d+)\.")
+"""In the names of what belongs to one of many experts."""
 
 # The families whose experts are plain gated networks, stored one by one and stacked by transformers.
 EXPERT_MODEL_TYPES = _names("""

@@ -66,6 +66,7 @@ def check_config(
     written = parse_formats(formats)
     _check_formats(written, config, facts)
     refuse_idle_patterns(config, facts.linears)
+    _refuse_feeding_no_experts(config, facts)
     for grid, linears in shapes_by_grid(linear_grids(config, facts.linears), facts.linears).items():
         part = replace(facts, linears=linears)
         _check_group_size(grid, part)
@@ -91,6 +92,11 @@ def _refuse_nothing_to_do(facts: ModelFacts) -> None:
             "The model's blocks hold no linear that can be quantized.",
             "Give a decoder-only text model with dense linears.",
         )
+
+
+def _refuse_feeding_no_experts(config: QuantizationConfig, facts: ModelFacts) -> None:
+    if isinstance(config, GPTQConfig) and config.feed_all_experts and not facts.experts:
+        raise InvalidConfigError("feed_all_experts", True, "the model has no experts that are quantized", "false")  # noqa: FBT003 - the value that was given
 
 
 def _check_group_size(grid: Grid, facts: ModelFacts) -> None:
@@ -172,13 +178,14 @@ def _check_target(
 ) -> list[str]:
     """Returns warnings of the first format that the target loads; raises TargetRefusedError where it loads none."""
     shapes = facts.linears
-    family = family_refusal(target, facts.model_type)
+    families = {layout: family_refusal(target, facts.model_type, layout, shapes) for layout in formats}
     for layout in formats:
-        if loads_mixed(target, config, shapes, layout) and (family is None or layout is not Format.GPTQ):
+        if loads_mixed(target, config, shapes, layout) and families[layout] is None:
             slower = {broken.detail: None for broken in mixed_violations(target, config, shapes, layout)}
             return [f"{target} loads this, but not with its fastest kernel: {detail}." for detail in slower]
+    family = families[formats[0]]
     if family is not None:
-        raise TargetRefusedError(target, "model_type", family.reason, "another target for this family")
+        raise TargetRefusedError(target, "model_type", family.reason, _other_layout(target, config, facts, formats))
     refusals = [
         violation
         for violation in mixed_violations(target, config, shapes, formats[0])
@@ -190,6 +197,15 @@ def _check_target(
         "; ".join(dict.fromkeys(refusal.detail for refusal in refusals)),
         _nearest(target, config, facts, formats),
     )
+
+
+def _other_layout(target: Target, config: QuantizationConfig, facts: ModelFacts, formats: Sequence[Format]) -> str:
+    """Returns the layout in which the target loads the family, where there is one."""
+    for layout in Format:
+        refused = family_refusal(target, facts.model_type, layout, facts.linears)
+        if layout not in formats and refused is None and loads_mixed(target, config, facts.linears, layout):
+            return f"formats={layout}"
+    return "another target for this family"
 
 
 def _nearest(target: Target, config: QuantizationConfig, facts: ModelFacts, formats: Sequence[Format]) -> str:

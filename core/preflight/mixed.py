@@ -7,6 +7,7 @@ from typing import Final
 
 from core.configs import Format, QuantizationConfig
 from core.errors import InvalidConfigError
+from core.preflight.architectures import NUMBERED_EXPERT
 from core.preflight.targets import (
     FUSED_LINEARS,
     TRANSFORMERS_GPTQ,
@@ -25,8 +26,9 @@ from core.preflight.targets import (
 Grids = Mapping[str, Grid | None]
 """Linear name to its grid; None where it stays in float."""
 
-FUSED_NAMES: Final = dict(zip(FUSED_LINEARS, ("qkv_proj", "gate_up_proj"), strict=True))
+FUSED_NAMES: Final = dict(zip(FUSED_LINEARS, ("qkv_proj", "gate_up_proj", "w13"), strict=True))
 """What vLLM calls the linears that it joins."""
+EXPERTS: Final = ".experts"
 
 
 def grid_of(config: QuantizationConfig) -> Grid:
@@ -115,21 +117,34 @@ def _mixture(target: Target, config: QuantizationConfig, grids: Grids, layout: F
             return
 
 
+def joined_linears(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the linears that vLLM joins, by the name that it gives them together: all experts of a block are one."""
+    joined: dict[str, list[str]] = {}
+    for name in names:
+        whole = _joined_name(name)
+        if whole is not None:
+            joined.setdefault(whole, []).append(name)
+    return joined
+
+
+def _joined_name(name: str) -> str | None:
+    expert = NUMBERED_EXPERT.search(name)
+    if expert:
+        return f"{name[: expert.start()]}{EXPERTS}"
+    parent, _, last = name.rpartition(".")
+    return next((f"{parent}.{whole}" for members, whole in FUSED_NAMES.items() if last in members), None)
+
+
 def _split_families(config: QuantizationConfig, grids: Grids, layout: Format) -> Iterator[Violation]:
     """Yields where linears that vLLM joins are on different grids, or the joined name is not matched like its parts."""
-    for name, grid in grids.items():
-        parent, _, last = name.rpartition(".")
-        family = next((members for members in FUSED_LINEARS if last in members), None)
-        if family is None:
-            continue
-        mates = [f"{parent}.{member}" for member in family if f"{parent}.{member}" in grids]
+    for joined, (name, *mates) in joined_linears(grids).items():
         reason = ""
-        if any(grids[mate] != grid for mate in mates):
-            reason = f"{name} is joined with {', '.join(mate for mate in mates if mate != name)}, on another grid"
-        elif layout is Format.GPTQ and len(mates) > 1:
-            joined = f"{parent}.{FUSED_NAMES[family]}"
+        other = next((mate for mate in mates if grids[mate] != grids[name]), None)
+        if other is not None:
+            reason = f"{name} is joined with {other}, on another grid"
+        elif layout is Format.GPTQ and mates:
             part = config.for_linear(joined)
-            if (None if part is None else grid_of(part)) != grid:
+            if (None if part is None else grid_of(part)) != grids[name]:
                 reason = f"the patterns match {name}, but not {joined}, which it is joined into"
         if reason:
             rule = LayoutRule(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,8 +91,11 @@ def available_memory() -> int:
 
 
 def _block_bytes(facts: ModelFacts, tokens: int) -> int:
-    """Weights of one block twice (float and rounded), one Hessian with its factor, one linear's inputs."""
-    weights = sum(rows * columns for rows, columns in facts.linears.values()) // facts.blocks * FLOAT32_BYTES
+    """Weights of the largest block twice (float and rounded), one Hessian with its factor, one linear's inputs."""
+    by_block: Counter[str] = Counter()
+    for name, (rows, columns) in facts.linears.items():
+        by_block[name.removeprefix(facts.block_prefix).partition(".")[0]] += rows * columns
+    weights = max(by_block.values(), default=0) * FLOAT32_BYTES
     widest = max((columns for _, columns in facts.linears.values()), default=0)
     hessian = 3 * widest * widest * FLOAT32_BYTES if tokens else 0
     return 2 * weights + hessian + tokens * widest * FLOAT32_BYTES // 2

@@ -5,13 +5,12 @@ Blocks are found by structure: the numbered list of modules that holds most of t
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import ModelProblem, ModelRefusedError
-from core.preflight.architectures import CONV1D_MODEL_TYPES, EXPERT_MODEL_TYPES
+from core.preflight.architectures import CONV1D_MODEL_TYPES, EXPERT_MODEL_TYPES, NUMBERED_EXPERT
 from core.preflight.model_config import ConfigFacts, already_quantized, read_config
 from core.preflight.model_files import check_folder, check_tokenizer, read_tensors
 
@@ -27,8 +26,6 @@ PACKED_ENDINGS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", 
 # Routers choose experts; they stay in float, and so do experts that are stored as one tensor.
 ROUTER_NAMES = frozenset({"gate", "router", "shared_expert_gate"})
 EXPERTS_PART = ".experts."
-
-NUMBERED_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
 MATRIX_DIMENSIONS = 2
 

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from core.configs import BITS, Format
 from core.errors import InvalidConfigError
+from core.preflight.architectures import BLOCK_NUMBER, NUMBERED_EXPERT
 
 TABLE_VERSION = "2026-11"
 
@@ -119,7 +120,7 @@ TRANSFORMERS_VERSIONS = "transformers 5.23.0, optimum 2.3.0, gptqmodel 7.6.0"
 TRANSFORMERS_GPTQ = "transformers/quantizers/quantizer_gptq.py, through optimum into gptqmodel's TorchLinear"
 
 # The linears that vLLM joins into one matrix, by the last part of their names.
-FUSED_LINEARS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+FUSED_LINEARS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 
 TORCH_GROUP_SIZES = (-1, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -313,12 +314,17 @@ def parse_targets(names: Sequence[str]) -> tuple[Target, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRule:
-    """A loader that cannot load one family's GPTQ artifacts, whatever the grid; tests/loaders shows each."""
+    """A loader that cannot load one family's artifacts in a layout, whatever the grid; tests/loaders shows GPTQ's.
+
+    dense_blocks: only where some of the blocks hold no experts.
+    """
 
     target: Target
     model_type: str
     reason: str
     versions: str
+    layout: Format = Format.GPTQ
+    dense_blocks: bool = False
 
 
 FAMILY_RULES: tuple[FamilyRule, ...] = (
@@ -340,13 +346,64 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
         reason="it leaves the head (embed_out) at random values without saying so",
         versions=GPTQMODEL_VERSIONS,
     ),
+    *(
+        FamilyRule(
+            target=Target.TRANSFORMERS,
+            model_type=model_type,
+            reason="its GPTQ path leaves this family's experts at random values",
+            versions=TRANSFORMERS_VERSIONS,
+        )
+        for model_type in ("deepseek_v2", "deepseek_v3", "glm4_moe", "mixtral", "olmoe", "phimoe", "qwen2_moe")
+    ),
+    *(
+        FamilyRule(
+            target=Target.GPTQMODEL,
+            model_type=model_type,
+            reason="it looks for the experts' linears under other names than the checkpoint's",
+            versions=GPTQMODEL_VERSIONS,
+        )
+        for model_type in ("mixtral", "phimoe")
+    ),
+    FamilyRule(
+        target=Target.GPTQMODEL,
+        model_type="glm4_moe",
+        reason="its module for the experts cannot call the family's router",
+        versions=GPTQMODEL_VERSIONS,
+    ),
+    FamilyRule(
+        target=Target.GPTQMODEL,
+        model_type="qwen3_moe",
+        reason="it leaves the dense feed-forward of blocks without experts at random values",
+        versions=GPTQMODEL_VERSIONS,
+        dense_blocks=True,
+    ),
+    FamilyRule(
+        target=Target.TRANSFORMERS,
+        layout=Format.COMPRESSED_TENSORS,
+        model_type="phimoe",
+        reason="it initializes the routers anew, by a name that they do not have",
+        versions="transformers 5.23.0, compressed-tensors 0.20.0",
+    ),
 )
 
 
-def family_refusal(target: Target, model_type: str) -> FamilyRule | None:
-    """Returns the row that says why the target cannot load the family's GPTQ artifacts; None where it can."""
-    rows = (rule for rule in FAMILY_RULES if rule.target == target and rule.model_type == model_type)
+def family_refusal(target: Target, model_type: str, layout: Format, shapes: Shapes) -> FamilyRule | None:
+    """Returns the row that says why the target cannot load the family's artifacts; None where it can."""
+    dense_blocks = has_dense_blocks(shapes)
+    rows = (
+        rule
+        for rule in FAMILY_RULES
+        if (rule.target, rule.model_type, rule.layout) == (target, model_type, layout)
+        and (dense_blocks or not rule.dense_blocks)
+    )
     return next(rows, None)
+
+
+def has_dense_blocks(shapes: Shapes) -> bool:
+    """Whether blocks without experts stand among those with experts."""
+    blocks = {name: BLOCK_NUMBER.search(name) for name in shapes}
+    with_experts = {number[1] for name, number in blocks.items() if number and NUMBERED_EXPERT.search(name)}
+    return bool(with_experts) and any(number and number[1] not in with_experts for number in blocks.values())
 
 
 def violations(target: Target, grid: Grid, shapes: Shapes, layout: Format = Format.GPTQ) -> list[Violation]:

@@ -46,6 +46,9 @@ class BaseQuantizer(ABC, Generic[Prepared]):
     carries_float_path: bool = False
     """Whether the walk runs the float model beside the quantized one and hands its inputs over too."""
 
+    feeds_all_experts: bool = False
+    """Whether experts compute every token, for their statistics, and not only those that the router sends."""
+
     @abstractmethod
     def prepare(self, statistics: InputStatistics | None) -> Prepared:
         """Does once what all linears of one input set share.

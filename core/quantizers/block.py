@@ -28,6 +28,7 @@ from core.model.suspend import (
     collect_without_suspending,
     discover_input_sets,
 )
+from core.preflight.architectures import NUMBERED_EXPERT
 from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.solver.hessian import HessianAccumulator, InputStatistics
 
@@ -214,7 +215,8 @@ class _BlockTask:
                 warnings=solved.warnings,
             )
         )
-        for message in solved.warnings:
+        # Experts are many: their warnings stay in the report, where one sentence for each block sums them up.
+        for message in () if NUMBERED_EXPERT.search(f".{name}") else solved.warnings:
             on_event(WarningRaised(code="linear", message=message, block=self.index, linear=name))
         on_event(StageAdvanced(stage=Stage.QUANTIZING, done=len(self._solved), total=len(self.linears)))
 

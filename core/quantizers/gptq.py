@@ -36,6 +36,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         self._config = config
         self.true_sequential = config.true_sequential
         self.carries_float_path = config.mismatch_alpha > 0
+        self.feeds_all_experts = config.feed_all_experts
 
     def prepare(self, statistics: InputStatistics | None) -> PreparedInputs | None:
         """Orders and factorizes the Hessian; returns None where there is none."""

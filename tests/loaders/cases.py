@@ -48,6 +48,10 @@ FAMILIES = tuple(
     for family in ("mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "opt", "bloom", "gpt2", "gpt_neox")
     for sym in (True, False)
 )
+EXPERTS = tuple(
+    Case(bits=4, sym=True, order=None, source=f"{family}-float32")
+    for family in ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "deepseek_v2", "deepseek_v3", "glm4_moe")
+)
 # transformers does not read `dynamic`, so these are for GPTQModel alone.
 MIXED = tuple(Case(bits=4, sym=sym, mixed=True) for sym in (True, False))
-CASES = WIDTHS + LAYOUTS + FAMILIES
+CASES = WIDTHS + LAYOUTS + FAMILIES + EXPERTS

@@ -61,8 +61,34 @@ GPT_NEOX_IN_GPTQMODEL: Final = pytest.mark.xfail(
     strict=True,
     reason="GPTQModel 7.6 does not rename embed_out.weight to transformers 5's lm_head.weight: the head stays unset",
 )
-IN_GPTQMODEL: Final = {"phi3": PHI3_IN_GPTQMODEL, "gpt_neox": GPT_NEOX_IN_GPTQMODEL}
-IN_TRANSFORMERS: Final = {"gpt2": GPT2_IN_TRANSFORMERS}
+EXPERT_NAMES_IN_GPTQMODEL: Final = pytest.mark.xfail(
+    raises=ValueError,
+    strict=True,
+    reason="GPTQModel 7.6 looks for mlp.experts.N.gate_proj, which the family's checkpoints call otherwise",
+)
+GLM4_MOE_IN_GPTQMODEL: Final = pytest.mark.xfail(
+    raises=AttributeError,
+    strict=True,
+    reason="GPTQModel 7.6's experts take what transformers 5.23's router returns for a tensor",
+)
+EXPERTS_IN_TRANSFORMERS: Final = pytest.mark.xfail(
+    raises=(AssertionError, IndexError, AttributeError),
+    strict=True,
+    reason="transformers 5.23 leaves the experts of all families but Qwen3-MoE at random values",
+)
+IN_GPTQMODEL: Final = {
+    "phi3": PHI3_IN_GPTQMODEL,
+    "gpt_neox": GPT_NEOX_IN_GPTQMODEL,
+    "mixtral": EXPERT_NAMES_IN_GPTQMODEL,
+    "phimoe": EXPERT_NAMES_IN_GPTQMODEL,
+    "glm4_moe": GLM4_MOE_IN_GPTQMODEL,
+}
+IN_TRANSFORMERS: Final = {
+    "gpt2": GPT2_IN_TRANSFORMERS,
+    **dict.fromkeys(
+        ("mixtral", "qwen2_moe", "olmoe", "phimoe", "deepseek_v2", "deepseek_v3", "glm4_moe"), EXPERTS_IN_TRANSFORMERS
+    ),
+}
 
 
 def cases(limits: Mapping[str, pytest.MarkDecorator]) -> list[Any]:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from core.model.experts import (
+    Feed,
     SplitExperts,
     aligned_inputs,
     each_expert_reached,
-    feed_all_experts,
     fused_modules,
     is_fused,
+    set_feed,
     split_experts,
 )
 from core.model.structure import find_linears
@@ -92,7 +93,7 @@ def test_feeding_all_experts_keeps_the_native_routing() -> None:
     seen = []
     up = model.get_submodule("model.layers.0.mlp.experts.1.up_proj")
     up.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    feed_all_experts(model)
+    set_feed(model, Feed.ALL)
     torch.testing.assert_close(model(tokens).logits, expected, rtol=1e-5, atol=1e-5)
     assert [x.shape[0] for x in seen] == [72]
 
@@ -105,7 +106,7 @@ def test_every_expert_is_an_input_set_even_if_the_probe_misses_it() -> None:
     with each_expert_reached(experts):
         sets = discover_input_sets(linears, lambda: experts(hidden, torch.full_like(index, 2), weights))
     assert sets == tuple(names for e in range(4) for names in ((f"{e}.gate_proj", f"{e}.up_proj"), (f"{e}.down_proj",)))
-    feed_all_experts(experts)
+    set_feed(experts, Feed.ALL)
     with each_expert_reached(experts):
         together = discover_input_sets(linears, lambda: experts(hidden, index, weights))
     assert set(together[0]) == {name for name in linears if "down" not in name}

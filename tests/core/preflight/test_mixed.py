@@ -7,7 +7,7 @@ import pytest
 from core.configs import Format, RTNConfig
 from core.errors import InvalidConfigError
 from core.preflight.mixed import linear_grids, loads_mixed, mixed_violations, refuse_idle_patterns
-from core.preflight.targets import Grid, Target
+from core.preflight.targets import Grid, Target, family_refusal
 
 SHAPES = {
     f"model.layers.{block}.{name}": shape
@@ -79,3 +79,47 @@ def test_each_grid_is_checked_on_its_linears():
     """A width that the loader does not know is found behind a pattern."""
     three = config(**{r"+:.*\.down_proj": {"bits": 3}})
     assert any("bits=3" in violation.detail for violation in mixed_violations(Target.VLLM, three, SHAPES, Format.GPTQ))
+
+
+EXPERT_SHAPES = {
+    f"model.layers.{block}.mlp.experts.{expert}.{name}": (128, 128)
+    for block in range(2)
+    for expert in range(4)
+    for name in ("gate_proj", "up_proj", "down_proj")
+}
+
+
+def test_vllm_needs_all_experts_of_a_block_alike():
+    """They are one module to it, named `experts`; whole blocks may differ, and the patterns must match that name."""
+    shapes = {**SHAPES, **EXPERT_SHAPES}
+    for layout in BOTH:
+        assert loads_mixed(Target.VLLM, config(**{r"+:.*layers\.1\.": {"bits": 8}}), shapes, layout)
+        assert not loads_mixed(Target.VLLM, config(**{r"+:.*experts\.2\.": {"bits": 8}}), shapes, layout)
+        assert not loads_mixed(Target.VLLM, config(**{r"-:.*experts\.\d+\.down_proj": {}}), shapes, layout)
+    unjoined = config(**{r"+:.*experts\.\d": {"bits": 8}})
+    assert "mlp.experts, which it is joined" in mixed_violations(Target.VLLM, unjoined, shapes, Format.GPTQ)[0].detail
+    assert loads_mixed(Target.VLLM, unjoined, shapes, Format.COMPRESSED_TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "layouts"),
+    [
+        ("mixtral", Target.GPTQMODEL, ()),
+        ("mixtral", Target.TRANSFORMERS, (Format.COMPRESSED_TENSORS,)),
+        ("phimoe", Target.TRANSFORMERS, ()),
+        ("olmoe", Target.GPTQMODEL, (Format.GPTQ,)),
+        ("qwen3_moe", Target.TRANSFORMERS, BOTH),
+        ("mixtral", Target.VLLM, BOTH),
+    ],
+)
+def test_families_of_experts_have_their_loaders(family: str, target: Target, layouts: tuple[Format, ...]):
+    """What each loader does with each family was tried; a refusal is about one layout only."""
+    loaded = [layout for layout in Format if family_refusal(target, family, layout, EXPERT_SHAPES) is None]
+    assert [layout for layout in loaded if target is not Target.GPTQMODEL or layout is Format.GPTQ] == list(layouts)
+
+
+def test_a_dense_block_among_experts_can_be_what_a_loader_lacks():
+    """GPTQModel loads Qwen3-MoE whose blocks all have experts, and no other."""
+    dense = {**EXPERT_SHAPES, "model.layers.2.mlp.up_proj": (128, 128)}
+    assert family_refusal(Target.GPTQMODEL, "qwen3_moe", Format.GPTQ, EXPERT_SHAPES) is None
+    assert family_refusal(Target.GPTQMODEL, "qwen3_moe", Format.GPTQ, dense) is not None
