@@ -21,8 +21,9 @@ from core.assembly import Assembly, account, bits_per_weight
 from core.block_records import BlockRecords, restored_states, starved_experts, stored_states
 from core.calibration.windows import CalibrationWindows
 from core.checkpoint.identity import model_sha256
-from core.checkpoint.manifest import Fingerprint, Manifest
+from core.checkpoint.manifest import Manifest
 from core.checkpoint.reader import CheckpointReader
+from core.checkpoint.record import Fingerprint
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
 from core.environment import (
     forward_dtype,

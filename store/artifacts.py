@@ -62,21 +62,39 @@ class ArtifactStore:
         """Returns the store that the settings name."""
         return cls(settings.artifacts_url, s3_endpoint=settings.s3_endpoint, reserve=reserve)
 
-    def put_file(self, path: Path) -> tuple[str, int]:
+    def put_file(self, path: Path, go_on: Callable[[], None] = lambda: None) -> tuple[str, int]:
         """Stores a file's bytes and returns (sha256, size). Reads it in pieces; a blob that is there stays.
 
-        Raises BlobCorruptError where the file changed while it was read.
+        Large files go in parts, each tried again by itself. go_on is called before each part and may raise: what was
+        sent so far is given up then, and nothing is left behind. Raises BlobCorruptError where the file changed while
+        it was read.
         """
         sha256, size_bytes = _hash_file(path)
         if not self._holds(sha256, size_bytes):
-            with _answers():
-                obstore.put(self._store, _key(sha256), path, chunk_size=PART_BYTES, max_concurrency=PARALLEL_PARTS)
-            found, _ = _hash_file(path)
+            found = self._send(sha256, path, go_on)
             if found != sha256:
                 self.delete(sha256)
                 raise BlobCorruptError(sha256, found)
             self._sync(sha256)
         return sha256, size_bytes
+
+    def _send(self, sha256: str, path: Path, go_on: Callable[[], None]) -> str:
+        """Uploads a file under a name; returns the hash of what was sent."""
+        digest = hashlib.sha256()
+
+        def parts() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                while part := file.read(PART_BYTES):
+                    go_on()
+                    digest.update(part)
+                    yield part
+
+        small = path.stat().st_size <= PART_BYTES
+        with _answers():
+            # One request for what fits into one.
+            content = b"".join(parts()) if small else parts()
+            obstore.put(self._store, _key(sha256), content, chunk_size=PART_BYTES, max_concurrency=PARALLEL_PARTS)
+        return digest.hexdigest()
 
     def put_bytes(self, content: bytes) -> tuple[str, int]:
         """Stores bytes that fit in memory and returns (sha256, size)."""

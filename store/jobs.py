@@ -349,6 +349,20 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A finished block of a job under way, in the object store under its sha256.
+
+    fingerprint: of the run that solved it. record: what its work folder says of it, as plain JSON.
+    """
+
+    block: int
+    fingerprint: str
+    sha256: str
+    size_bytes: int
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewArtifact:
     """A file of a finished job, already in the object store under its sha256. name: path relative to the artifact."""
 

@@ -155,6 +155,14 @@ Index(
 Index("ix_jobs_held", jobs.c.lease_expires_at, postgresql_where=_held, sqlite_where=_held)
 Index("ix_jobs_owner_held", jobs.c.owner_key_id, postgresql_where=_held, sqlite_where=_held)
 
+turns = Table(
+    "turns",
+    metadata,
+    Column("owner_key_id", Text, primary_key=True),
+    Column("queue_class", Text, primary_key=True),
+    _time("claimed_at"),
+)
+
 job_labels = Table(
     "job_labels",
     metadata,
@@ -258,6 +266,20 @@ artifacts = Table(
     _time("created_at"),
     UniqueConstraint("job_id", "name", name="uq_artifacts_job_name"),
     Index("ix_artifacts_sha256", "sha256"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _job_key(),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    _text("fingerprint"),
+    _text("sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("record", Document, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _time("created_at"),
+    Index("ix_checkpoints_sha256", "sha256"),
 )
 
 blobs = Table(

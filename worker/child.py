@@ -28,6 +28,7 @@ from core.preflight.source import inspect_source
 from core.threads import wait_without_spinning
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
+from worker.faults import FaultPoint, Faults
 from worker.protocol import CalibrationText, QuantizeSpec, Result, Stopped
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Attempt:
     def __init__(self, spec: QuantizeSpec, channel: Channel) -> None:
         self._spec = spec
         self._channel = channel
+        self._faults = Faults(spec.faults.plan, spec.faults.folder)
         self._config = config_from_dict(spec.quantization)
         self._resolved: dict[str, Any] = {}
         self._max_positions: int | None = None
@@ -90,6 +92,7 @@ class Attempt:
             "formats": spec.formats,
             "on_event": self._emit,
             "should_stop": self._channel.should_stop,
+            "on_fault": self._faults.hit,
             "provenance": spec.provenance,
         }
         if spec.threads is not None:
@@ -138,6 +141,8 @@ class Attempt:
         if isinstance(event, RunStarted):
             self._resolved["fingerprint"] = event.fingerprint
         self._channel.emit(event)
+        if isinstance(event, StageStarted) and event.stage is Stage.PACKING:
+            self._faults.hit(FaultPoint.PACKING)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
+from worker.faults import FaultPoint, Faults
 from worker.protocol import DownloadSpec, Result
 
 WANTED_FILES = (
@@ -97,6 +98,7 @@ def main(channel: Channel) -> int:
     except ValidationError as error:
         return channel.fail(Failure(code="spec_invalid", message=f"The work order cannot be read: {error}"))
     channel.listen(spec.silence_seconds)
+    Faults(spec.faults.plan, spec.faults.folder).hit(FaultPoint.DOWNLOADING)
     try:
         channel.write(fetch(spec))
     except Exception as error:  # noqa: BLE001 - the task's edge: whatever the library raises becomes one failure line

@@ -12,7 +12,16 @@ from worker.errors import AttemptFailedError, Failure
 from worker.lease import Lease
 from worker.protocol import CalibrationText, DownloadSpec, QuantizeSpec, Result
 from worker.services import Services
-from worker.sources import HubSource, LocalSource, Source, download_spec, local_folder, provenance_of, source_of
+from worker.sources import (
+    HubSource,
+    LocalSource,
+    Source,
+    download_spec,
+    fault_plan,
+    local_folder,
+    provenance_of,
+    source_of,
+)
 from worker.workfolder import WorkFolder
 
 
@@ -60,6 +69,7 @@ class Inputs:
             threads=threads,
             provenance=provenance_of(source, self._lease.journal.resolved),
             engine_file=self._services.settings.test_engine,
+            faults=fault_plan(self._services.settings),
             silence_seconds=self._services.settings.fence_seconds,
         )
 

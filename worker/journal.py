@@ -6,7 +6,7 @@ Order is kept; a batch is forgotten only after the transaction that wrote it has
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,6 +24,7 @@ class Batch:
 
     events: tuple[tuple[str, Mapping[str, Any]], ...]
     linears: tuple[LinearRow, ...]
+    recalled: tuple[LinearRow, ...]
     resolved: Mapping[str, Any]
     lines: tuple[LogLine, ...]
 
@@ -33,6 +34,8 @@ class Batch:
             repository.set_resolved(job.id, job.lease_token, self.resolved)
         for kind, payload in self.events:
             repository.add_event(job.id, job.lease_token, kind, payload)
+        if self.recalled:
+            repository.record_linears(job.id, job.lease_token, self.recalled, replace=False)
         if self.linears:
             repository.record_linears(job.id, job.lease_token, self.linears)
         if self.lines:
@@ -48,6 +51,7 @@ class Journal:
         self._lock = threading.Lock()
         self._events: list[tuple[str, Mapping[str, Any]]] = []
         self._linears: list[LinearRow] = []
+        self._recalled: list[LinearRow] = []
         self._resolved = dict(resolved)
         self._resolved_changed = False
 
@@ -61,6 +65,11 @@ class Journal:
         values = {name: value for name, value in asdict(event).items() if name in LINEAR_FIELDS}
         with self._lock:
             self._linears.append(LinearRow(**values))
+
+    def recall_linears(self, rows: Iterable[LinearRow]) -> None:
+        """Adds the rows of linears that an earlier attempt solved: it may have died before it could write them."""
+        with self._lock:
+            self._recalled += rows
 
     def resolve(self, facts: Mapping[str, Any]) -> None:
         """Adds to what the worker found out about the job: model hash, fingerprint, engine."""
@@ -80,6 +89,7 @@ class Journal:
             return Batch(
                 events=tuple(self._events),
                 linears=tuple(self._linears),
+                recalled=tuple(self._recalled),
                 resolved=dict(self._resolved) if self._resolved_changed else {},
                 lines=self.log.waiting(),
             )
@@ -90,5 +100,6 @@ class Journal:
         with self._lock:
             del self._events[: len(batch.events)]
             del self._linears[: len(batch.linears)]
+            del self._recalled[: len(batch.recalled)]
             if batch.resolved == self._resolved:
                 self._resolved_changed = False

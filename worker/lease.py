@@ -140,7 +140,7 @@ class Lease:
 
     def _look(self) -> None:
         batch = self.journal.waiting()
-        changed = self._snapshot != self._written or batch.events or batch.linears or batch.resolved
+        changed = self._snapshot != self._written or batch.events or batch.linears or batch.recalled or batch.resolved
         if changed or self._silent_seconds() >= self._settings.heartbeat_seconds:
             self._beat()
         else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from core.checkpoint.record import read_record
 from core.events import (
     BlockQuantized,
     Event,
@@ -18,7 +20,8 @@ from core.events import (
 )
 from core.events import Stage as EngineStage
 from core.progress import Progress, ProgressEstimator
-from store.jobs import JobProgress, Stage
+from store.jobs import JobProgress, LinearRow, Stage
+from worker.journal import LINEAR_FIELDS
 from worker.lease import Lease
 from worker.protocol import EngineEvent, Tick
 
@@ -28,8 +31,11 @@ ENGINE_STAGES = tuple(EngineStage)
 class Observer:
     """One per attempt."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, work_dir: Path, on_block: Callable[[int], None]) -> None:
+        """on_block: is told of every block that is recorded in work_dir."""
         self._lease = lease
+        self._work_dir = work_dir
+        self._on_block = on_block
         self._estimator = ProgressEstimator()
         self._progress = JobProgress()
         self._warnings: list[Mapping[str, Any]] = []
@@ -67,14 +73,24 @@ class Observer:
             case RunStarted():
                 journal.record(event.kind, _payload(event))
                 journal.resolve({"fingerprint": event.fingerprint})
+                journal.recall_linears(self._solved_before())
             case BlockQuantized():
                 journal.record(event.kind, _payload(event))
+                self._on_block(event.block)
             case WarningRaised():
                 journal.record(event.kind, _payload(event))
                 self._keep(_payload(event))
             case LinearQuantized():
                 journal.record_linear(event)
                 self._progress = replace(self._progress, last_linear=event.linear, last_loss=event.loss)
+
+    def _solved_before(self) -> Iterator[LinearRow]:
+        """Yields the rows of the blocks that this attempt takes over."""
+        record = read_record(self._work_dir)
+        for block in record.blocks if record is not None else ():
+            for row in block.rows:
+                known = {name: value for name, value in row.items() if name in LINEAR_FIELDS}
+                yield LinearRow(**{**known, "linear": row["name"], "warnings": tuple(row["warnings"])})
 
     def _enter(self, stage: EngineStage) -> None:
         """Shows a stage; the engine repeats checks that the child made before it, and the job does not step back."""

@@ -39,6 +39,13 @@ class CalibrationText(Line):
     options: dict[str, Any]
 
 
+class FaultPlan(Line):
+    """What a test has planned, see `worker.faults`; empty in every other place."""
+
+    plan: str = ""
+    folder: Path | None = None
+
+
 class QuantizeSpec(Line):
     """One attempt's whole work order.
 
@@ -59,6 +66,7 @@ class QuantizeSpec(Line):
     threads: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     engine_file: Path | None = None
+    faults: FaultPlan = FaultPlan()
     silence_seconds: float
 
 
@@ -70,6 +78,7 @@ class DownloadSpec(Line):
     endpoint: str
     token: str | None = Field(repr=False)
     cache_dir: Path
+    faults: FaultPlan = FaultPlan()
     silence_seconds: float
 
 

@@ -28,23 +28,21 @@ def artifact_files(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def upload(
-    store: ArtifactStore, folder: Path, *, tries: int, before_each: Callable[[], None]
-) -> tuple[NewArtifact, ...]:
+def upload(store: ArtifactStore, folder: Path, *, tries: int, go_on: Callable[[], None]) -> tuple[NewArtifact, ...]:
     """Uploads every file and returns what to publish.
 
-    before_each is called before every file and may raise, so that a cancel or a lost lease ends a long upload.
-    Raises StorageUnavailableError once a file failed `tries` times.
+    go_on is called before every file and every part of one and may raise, so that a cancel or a lost lease ends a long
+    upload. Raises StorageUnavailableError once a file failed `tries` times.
     """
-    return tuple(_put(store, folder, path, tries, before_each) for path in artifact_files(folder))
+    return tuple(_put(store, folder, path, tries, go_on) for path in artifact_files(folder))
 
 
-def _put(store: ArtifactStore, folder: Path, path: Path, tries: int, before_each: Callable[[], None]) -> NewArtifact:
+def _put(store: ArtifactStore, folder: Path, path: Path, tries: int, go_on: Callable[[], None]) -> NewArtifact:
     name = path.relative_to(folder).as_posix()
     for attempt in range(1, tries + 1):
-        before_each()
+        go_on()
         try:
-            sha256, size = store.put_file(path)
+            sha256, size = store.put_file(path, go_on)
         except StorageUnavailableError as error:
             if attempt == tries:
                 raise

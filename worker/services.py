@@ -13,6 +13,7 @@ from store.queue import Waker
 from store.session import Database
 from store.workers import Capability
 from worker.drain import Drain
+from worker.faults import Faults
 from worker.machine import capability_of_this_machine
 from worker.settings import WorkerSettings
 
@@ -70,6 +71,7 @@ class Services:
     capability: Capability
     slots: Slots
     drain: Drain = field(default_factory=Drain)
+    faults: Faults = field(default_factory=Faults)
     work_done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -84,4 +86,5 @@ def open_services(settings: WorkerSettings) -> Services:
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
         capability=capability_of_this_machine(settings.device),
         slots=Slots(),
+        faults=Faults(settings.test_faults, settings.test_faults_dir),
     )

@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from store.settings import StoreSettings
+from worker.faults import read_plan
 
 # What a child may inherit: where programs are, how many threads to use, which device. No secret, no address.
 INHERITED = (
@@ -42,6 +43,10 @@ INHERITED_FOR_NETWORK = (
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
+def _is_folder(artifacts_url: str) -> bool:
+    return artifacts_url.startswith("file:")
+
+
 class WorkerSettings(StoreSettings):
     """Times are seconds.
 
@@ -55,8 +60,10 @@ class WorkerSettings(StoreSettings):
     upload_tries: how often one file is put before the attempt fails. blob_grace_seconds: how long uploaded bytes that
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
     device: what this worker's jobs run on, as operators and routing see it.
-    hub_endpoint, hub_token: where models come from. test_engine, allow_test_engine: a Python file whose
-    `quantize_checkpoint` stands in for the engine in tests; refused unless both are set.
+    hub_endpoint, hub_token: where models come from. share_checkpoints: put finished blocks into the artifact store, for
+    a worker on another machine to go on with; by default where that is a bucket. test_engine: a Python file whose
+    `quantize_checkpoint` stands in for the engine. test_faults, test_faults_dir: see `worker.faults`. These three are
+    refused without allow_test_hooks.
     """
 
     lease_seconds: float = Field(default=60.0, gt=0)
@@ -75,10 +82,13 @@ class WorkerSettings(StoreSettings):
     upload_tries: int = Field(default=4, ge=1)
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
     device: Literal["cpu", "cuda"] = "cpu"
+    share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))
     hub_endpoint: str = "https://huggingface.co"
     hub_token: SecretStr | None = None
     test_engine: Path | None = None
-    allow_test_engine: bool = False
+    test_faults: str = ""
+    test_faults_dir: Path | None = None
+    allow_test_hooks: bool = False
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
@@ -86,8 +96,9 @@ class WorkerSettings(StoreSettings):
             raise ValueError(
                 "heartbeat_seconds < fence_seconds < lease_seconds must hold: a worker fences itself first"
             )
-        if self.test_engine is not None and not self.allow_test_engine:
-            raise ValueError("test_engine is for tests only; it is refused unless allow_test_engine is set too")
+        if (self.test_engine is not None or self.test_faults) and not self.allow_test_hooks:
+            raise ValueError("test_engine and test_faults are for tests only; allow_test_hooks must be set with them")
+        read_plan(self.test_faults)
         return self
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import ModelProblem, ModelRefusedError
 from core.preflight.roots import resolve_model_path
-from worker.protocol import DownloadSpec
+from worker.protocol import DownloadSpec, FaultPlan
 from worker.settings import WorkerSettings
 
 
@@ -66,8 +66,14 @@ def download_spec(source: HubSource, settings: WorkerSettings) -> DownloadSpec:
         endpoint=settings.hub_endpoint,
         token=None if settings.hub_token is None else settings.hub_token.get_secret_value(),
         cache_dir=settings.cache_dir / "hub",
+        faults=fault_plan(settings),
         silence_seconds=settings.fence_seconds,
     )
+
+
+def fault_plan(settings: WorkerSettings) -> FaultPlan:
+    """Returns what a test has planned for the children."""
+    return FaultPlan(plan=settings.test_faults, folder=settings.test_faults_dir)
 
 
 def provenance_of(source: Source, resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Everything that it writes goes through the lease; once that is lost it kills its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.events import WarningRaised
 from store.errors import LeaseLostError, StoreError, WrongStateError
 from store.jobs import Attempt, Job, JobError, NewArtifact, Stage
 from store.repository import Repository
+from worker.checkpoints import CheckpointSender, restore
 from worker.errors import (
     AttemptFailedError,
     AttemptStoppedError,
@@ -28,6 +30,7 @@ from worker.errors import (
     ran_out_of_memory,
     retryable,
 )
+from worker.faults import FaultPoint
 from worker.inputs import Inputs
 from worker.joblog import Level
 from worker.lease import Lease
@@ -53,8 +56,11 @@ class Supervisor:
         self._settings = services.settings
         self._job = job
         self._lease = Lease(services.database, job, services.settings, claimed_at)
-        self._observer = Observer(self._lease)
         self._folder = WorkFolder(services.settings.work_root, job.id)
+        shared = services.settings.share_checkpoints
+        self._sender = CheckpointSender(services, job, self._lease, self._folder) if shared else None
+        on_block = self._sender.add if self._sender else lambda _: None
+        self._observer = Observer(self._lease, self._folder.blocks, on_block)
         self._history: Sequence[Attempt] = ()
         self._log = structlog.get_logger().bind(job_id=job.id, attempt=job.attempt)
 
@@ -72,9 +78,10 @@ class Supervisor:
             self._lease.end()
         self._log.info("attempt_ended", state=job.state, code=None if job.error is None else job.error.code)
         if job.state.terminal:
+            self._services.faults.hit(FaultPoint.PUBLISHED)
             self._folder.remove()
 
-    def _tell(self, text: str, level: Level = "info", **fields: str) -> None:
+    def _tell(self, text: str, level: Level = "info", **fields: str | int) -> None:
         """Adds a line to the log that the job's owner reads."""
         self._lease.journal.log.add("worker", text, level, **fields)
 
@@ -98,9 +105,32 @@ class Supervisor:
         self._folder.create()
         inputs = Inputs(self._services, self._job, self._lease, self._folder, self._download)
         threads = THREADS_AFTER_OUT_OF_MEMORY if ran_out_of_memory(self._history) else None
-        result = self._run_child("worker.child", inputs.spec(threads=threads))
+        spec = inputs.spec(threads=threads)
+        with self._checkpoints():
+            result = self._run_child("worker.child", spec)
         self._lease.journal.resolve(result.resolved)
         return result
+
+    @contextmanager
+    def _checkpoints(self) -> Iterator[None]:
+        """Fetches finished blocks that this machine lacks, and sends those that it finishes."""
+        if self._sender is None:
+            yield
+            return
+        fetched = restore(self._services, self._job, self._folder, self._stop_if_asked)
+        if fetched:
+            self._tell("checkpoints_fetched", blocks=fetched)
+        self._sender.start()
+        patience = 0.0
+        try:
+            yield
+        except (AttemptFailedError, AttemptStoppedError) as error:
+            # Another machine may go on with it: the last block should be there.
+            cancelled = isinstance(error, AttemptStoppedError) and error.reason is StopReason.CANCEL
+            patience = 0.0 if cancelled or self._services.drain.at_once else self._settings.stop_grace_seconds
+            raise
+        finally:
+            self._sender.finish(patience)
 
     def _run_child(self, module: str, spec: QuantizeSpec | DownloadSpec) -> Result:
         network = isinstance(spec, DownloadSpec)
@@ -137,10 +167,15 @@ class Supervisor:
             self._services.artifacts,
             self._folder.artifact,
             tries=self._settings.upload_tries,
-            before_each=self._stop_if_asked,
+            go_on=self._go_on_uploading,
         )
+        self._services.faults.hit(FaultPoint.UPLOADED)
         self._lease.enter(Stage.PUBLISHING)
         return files
+
+    def _go_on_uploading(self) -> None:
+        self._services.faults.hit(FaultPoint.UPLOADING)
+        self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         self._lease.require()
@@ -153,9 +188,11 @@ class Supervisor:
         def publish(repository: Repository) -> Job:
             job_id, token = self._job.id, self._job.lease_token
             try:
-                return repository.succeed(job_id, token, files, result.evaluation, self._observer.warnings)
+                job = repository.succeed(job_id, token, files, result.evaluation, self._observer.warnings)
             except WrongStateError:  # the user's cancel came first
                 return repository.cancelled(job_id, token)
+            self._services.faults.hit(FaultPoint.PUBLISHING)
+            return job
 
         return publish
 

@@ -8,6 +8,7 @@ from celery import Celery
 from store.errors import StorageUnavailableError
 from store.jobs import Job
 from store.queue import RUN_NEXT
+from worker.faults import FaultPoint
 from worker.lease import lease_clock
 from worker.services import Services
 from worker.supervisor import Supervisor
@@ -21,9 +22,11 @@ def run_next(services: Services, queue_class: str) -> str | None:
     if services.drain.requested:
         return None
     with services.slots:
+        services.faults.hit(FaultPoint.RECEIVED)
         claimed_at = lease_clock()
         job = claim(services, queue_class)
         if job is not None:
+            services.faults.hit(FaultPoint.CLAIMED)
             Supervisor(services, job, claimed_at).run()
     services.work_done.set()
     return None if job is None else job.id

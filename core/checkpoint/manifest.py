@@ -6,10 +6,8 @@ start. The manifest knows files and hashes; what the tensors mean is the pipelin
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,48 +15,20 @@ import torch
 
 from core.checkpoint.durable import TEMPORARY_MARK, file_sha256, replace_file
 from core.checkpoint.layout import LayoutError, read_entries, read_tensor, tensors_stream
+from core.checkpoint.record import (
+    Fingerprint,
+    RecordedBlock,
+    RecordedFile,
+    WorkRecord,
+    block_file_name,
+    read_record,
+    write_record,
+)
 from core.errors import ResumeRefusedError
 
-MANIFEST_FILE: Final = "manifest.json"
-MANIFEST_VERSION: Final = 1
 ACTIVATIONS_KEPT: Final = 2
 FAULT_POINTS: Final = ("block_written", "block_synced", "block_recorded")
 """Where `on_fault` is called: block bytes synced beside their place; block in place; manifest records the block."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """Everything that the bytes of a block depend on. Two runs with equal fingerprints write equal blocks.
-
-    config: canonical JSON. numerics: library, device, instruction set and dtype, for example "torch 2.13.0 cpu AVX512".
-    """
-
-    model_sha256: str
-    calibration_sha256: str
-    config: str
-    engine_version: str
-    numerics: str
-
-    @property
-    def sha256(self) -> str:
-        """Returns one name for all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedFile:
-    """A file of the work folder with the hash that it must have."""
-
-    file: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedBlock:
-    """One solved block: its file and its lines of the report, as plain JSON values."""
-
-    block: RecordedFile
-    rows: tuple[dict[str, Any], ...]
 
 
 class Manifest:
@@ -84,8 +54,9 @@ class Manifest:
         work_dir.mkdir(parents=True, exist_ok=True)
         for leftover in work_dir.glob(f"*{TEMPORARY_MARK}*"):
             leftover.unlink(missing_ok=True)
-        if (work_dir / MANIFEST_FILE).exists():
-            manifest._resume(_read_record(work_dir / MANIFEST_FILE))
+        record = read_record(work_dir)
+        if record is not None:
+            manifest._resume(record)
         manifest._save()
         return manifest
 
@@ -119,7 +90,7 @@ class Manifest:
 
     def block_file(self, index: int) -> Path:
         """Returns where the block's tensors are, or will be."""
-        return self._work_dir / f"block-{index:05d}.safetensors"
+        return self._work_dir / block_file_name(index)
 
     def block_tensors(self, index: int) -> dict[str, torch.Tensor]:
         """Returns a recorded block's tensors. Raises IndexError on a block that is not recorded."""
@@ -153,7 +124,7 @@ class Manifest:
             return None
         return _load(self._work_dir / recorded.file)
 
-    def _resume(self, record: _Record) -> None:
+    def _resume(self, record: WorkRecord) -> None:
         for field in fields(Fingerprint):
             expected, found = getattr(record.fingerprint, field.name), getattr(self._fingerprint, field.name)
             if expected != found:
@@ -169,38 +140,10 @@ class Manifest:
         return path.is_file() and file_sha256(path) == recorded.sha256
 
     def _save(self) -> None:
-        record = {
-            "version": MANIFEST_VERSION,
-            "fingerprint": asdict(self._fingerprint),
-            "blocks": [asdict(block) for block in self._blocks],
-            "activations": {str(index): asdict(recorded) for index, recorded in self._activations.items()},
-        }
-        text = json.dumps(record, sort_keys=True, allow_nan=False).encode()
-        replace_file(self._work_dir / MANIFEST_FILE, [text])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    fingerprint: Fingerprint
-    blocks: tuple[RecordedBlock, ...]
-    activations: dict[int, RecordedFile]
-
-
-def _read_record(path: Path) -> _Record:
-    try:
-        values = json.loads(path.read_bytes())
-        if values["version"] != MANIFEST_VERSION:
-            raise ResumeRefusedError("manifest version", str(values["version"]), str(MANIFEST_VERSION))
-        return _Record(
-            fingerprint=Fingerprint(**values["fingerprint"]),
-            blocks=tuple(
-                RecordedBlock(block=RecordedFile(**block["block"]), rows=tuple(block["rows"]))
-                for block in values["blocks"]
-            ),
-            activations={int(index): RecordedFile(**entry) for index, entry in values["activations"].items()},
+        record = WorkRecord(
+            fingerprint=self._fingerprint, blocks=tuple(self._blocks), activations=dict(self._activations)
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResumeRefusedError(path.name, "a readable record", f"unreadable: {error}") from error
+        write_record(self._work_dir, record)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

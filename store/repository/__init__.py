@@ -8,6 +8,7 @@ from __future__ import annotations
 from store.repository.batches import BatchPart
 from store.repository.blobs import BlobPart
 from store.repository.catalog import CatalogPart
+from store.repository.checkpoints import CheckpointPart
 from store.repository.endings import EndingPart
 from store.repository.history import HistoryPart
 from store.repository.keys import KeyPart
@@ -27,6 +28,7 @@ class Repository(
     CatalogPart,
     KeyPart,
     BlobPart,
+    CheckpointPart,
     QueuePart,
     StreamPart,
     LogPart,

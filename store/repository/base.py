@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import BigInteger, Select, Text, and_, cast, func, insert, select, update
+from sqlalchemy import BigInteger, Select, Text, and_, cast, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.errors import NotFoundError
 from store.jobs import HELD_STATES, TRANSITIONS, EventKind, Job, JobEvent, JobState
 from store.repository.clock import database_time
 from store.repository.rows import event_from_row, job_from_row
-from store.tables import events, jobs
+from store.tables import checkpoints, events, jobs
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Table
@@ -76,6 +76,9 @@ class RepositoryBase:
         if row is None:
             return None
         self._append_event(row, kind, {"state": state, **payload})
+        if state.terminal:
+            # Nobody goes on with it; the sweep may have the bytes.
+            self._connection.execute(delete(checkpoints).where(checkpoints.c.job_id == guard.job_id))
         return job_from_row(row)
 
     def _append_event(self, job_row: Row[Any], kind: str, payload: Mapping[str, Any]) -> JobEvent:

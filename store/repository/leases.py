@@ -24,9 +24,9 @@ from store.jobs import (
 from store.repository.base import Guard, RepositoryBase
 from store.repository.clock import database_time
 from store.repository.jobs import NO_PROGRESS
-from store.repository.queue import eligible, held_by_owner
+from store.repository.queue import eligible, fair_order, in_turn
 from store.repository.rows import job_from_row
-from store.tables import attempts, jobs, linears
+from store.tables import attempts, jobs, linears, turns
 from store.workers import Capability
 
 if TYPE_CHECKING:
@@ -41,28 +41,19 @@ _RESERVED_KINDS = frozenset(EventKind)
 
 
 def _best_candidate(queue_class: str, capability: Capability | None) -> Select[str]:
-    """The eligible job of the highest priority; among equals the owner with fewest held jobs, then the oldest.
+    """The eligible job whose turn it is, see `queue`.
 
     The order is made without locks over all jobs, and the lock taken on the first of the best few that is free:
     a sort under FOR UPDATE would have to order the whole queue.
     """
-    busy = held_by_owner()
-    load = func.coalesce(busy.c.held, 0)
-    claimable = eligible(queue_class, capability)
-    best = (
-        select(jobs.c.id, load.label("load"))
-        .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
-        .where(claimable)
-        .order_by(jobs.c.priority.desc(), load, jobs.c.created_at, jobs.c.id)
-        .limit(CANDIDATES)
-        .subquery("best")
-    )
+    fair = fair_order(queue_class, capability)
+    best = select(fair).order_by(*in_turn(fair)).limit(CANDIDATES).subquery("best")
     return (
         select(jobs.c.id)
         .join(best, best.c.id == jobs.c.id)
         # Asked again, because another worker may have taken and returned the row since the order was made.
-        .where(claimable)
-        .order_by(jobs.c.priority.desc(), best.c.load, jobs.c.created_at, jobs.c.id)
+        .where(eligible(queue_class, capability))
+        .order_by(*in_turn(best))
         .limit(1)
         # Two workers never wait for one row; SQLite has one writer at a time and ignores this.
         .with_for_update(of=jobs, skip_locked=True)
@@ -102,7 +93,17 @@ class LeasePart(RepositoryBase):
         if job is not None:
             opened = {"job_id": job.id, "number": job.attempt, "worker_id": worker_id, "started_at": database_time()}
             self._connection.execute(insert(attempts).values(opened))
+            self._take_turn(job)
         return job
+
+    def _take_turn(self, job: Job) -> None:
+        statement = self._insert(turns).values(
+            owner_key_id=job.owner_key_id, queue_class=job.queue_class, claimed_at=database_time()
+        )
+        taken = {"claimed_at": statement.excluded.claimed_at}
+        self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["owner_key_id", "queue_class"], set_=taken)
+        )
 
     def heartbeat(
         self,
@@ -149,10 +150,11 @@ class LeasePart(RepositoryBase):
         row = self._write(job_id, lease_token, {"event_count": jobs.c.event_count + 1})
         return self._append_event(row, kind, payload)
 
-    def record_linears(self, job_id: str, lease_token: int, rows: Sequence[LinearRow]) -> None:
+    def record_linears(self, job_id: str, lease_token: int, rows: Sequence[LinearRow], *, replace: bool = True) -> None:
         """Stores solved linears; one that was solved again after a resume replaces its earlier row.
 
-        Raises LeaseLostError.
+        replace: False for what an earlier attempt has solved: its rows stay, and those that it could not write any more
+        are made up for. Raises LeaseLostError.
         """
         attempt = self._write(job_id, lease_token, {}).attempt
         if not rows:
@@ -165,5 +167,8 @@ class LeasePart(RepositoryBase):
             column.name: statement.excluded[column.name] for column in linears.columns if not column.primary_key
         }
         keys = [column.name for column in linears.primary_key]
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=replaced)
+        if replace:
+            statement = statement.on_conflict_do_update(index_elements=keys, set_=replaced)
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=keys)
         self._connection.execute(statement, documents)

@@ -1,16 +1,21 @@
-"""In which order queued jobs are claimed: what a claim sorts by, and how many would be claimed before a given one."""
+"""In which order queued jobs are claimed, and how many would be claimed before a given one.
+
+By priority; then owners take turns: the one with the fewest jobs at work first, then the one who waited longest for a
+turn. An owner's next job counts as if the ones before it were at work already, so a thousand jobs of one owner do not
+stand in front of another owner's first.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Subquery, and_, case, func, or_, select
 
 from store.jobs import Job, JobState, QueuePosition
 from store.repository.clock import database_time
 from store.repository.rows import job_from_row
 from store.repository.workers import WorkerPart
-from store.tables import jobs
+from store.tables import jobs, turns
 from store.workers import Capability, able
 
 
@@ -41,6 +46,37 @@ def eligible(queue_class: str, capability: Capability | None = None) -> ColumnEl
     return and_(jobs.c.queue_class == queue_class, claimable(capability))
 
 
+def fair_order(queue_class: str, capability: Capability | None = None, also: str = "") -> Subquery:
+    """Returns id, priority, load, served, served_at and created_at of the jobs that may be claimed now.
+
+    capability: of the worker that claims. also: the id of a job that is to be among them even where it still
+    waits for its retry delay.
+    """
+    busy = held_by_owner()
+    turn = and_(turns.c.owner_key_id == jobs.c.owner_key_id, turns.c.queue_class == jobs.c.queue_class)
+    before = func.row_number().over(
+        partition_by=(jobs.c.owner_key_id, jobs.c.priority), order_by=(jobs.c.created_at, jobs.c.id)
+    )
+    return (
+        select(
+            jobs.c.id,
+            jobs.c.priority,
+            (func.coalesce(busy.c.held, 0) + before).label("load"),
+            case((turns.c.claimed_at.is_(None), 0), else_=1).label("served"),
+            turns.c.claimed_at.label("served_at"),
+            jobs.c.created_at,
+        )
+        .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id).outerjoin(turns, turn))
+        .where(or_(eligible(queue_class, capability), jobs.c.id == also))
+        .subquery("fair")
+    )
+
+
+def in_turn(fair: Subquery) -> tuple[ColumnElement[Any], ...]:
+    """Returns what the jobs of `fair_order` are sorted by; the first of them is claimed next."""
+    return (fair.c.priority.desc(), fair.c.load, fair.c.served, fair.c.served_at, fair.c.created_at, fair.c.id)
+
+
 class QueuePart(WorkerPart):
     """The part of the repository that says where a job stands."""
 
@@ -55,30 +91,18 @@ class QueuePart(WorkerPart):
         taking, obstacle = able(self.list_workers(), job.queue_class, job.needs)
         return QueuePosition(
             job=job,
-            position=self._ahead(job) + 1,
+            position=self._place(job),
             waiting=waiting,
             workers=len(taking),
             free_slots=sum(max(worker.facts.slots - worker.busy, 0) for worker in taking),
             obstacle=obstacle,
         )
 
-    def _ahead(self, job: Job) -> int:
-        """How many jobs would be claimed before this one."""
-        held = self._count(
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.owner_key_id == job.owner_key_id, jobs.c.lease_expires_at.is_not(None))
-        )
-        busy = held_by_owner()
-        place = (func.coalesce(busy.c.held, 0), jobs.c.created_at, jobs.c.id)
-        mine = tuple_(held, job.created_at, job.id, types=[column.type for column in place])
-        ahead = (
-            select(func.count())
-            .select_from(jobs.outerjoin(busy, busy.c.owner_key_id == jobs.c.owner_key_id))
-            .where(eligible(job.queue_class))
-            .where(or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, tuple_(*place) < mine)))
-        )
-        return self._count(ahead)
+    def _place(self, job: Job) -> int:
+        """1 for the job that is claimed next."""
+        fair = fair_order(job.queue_class, also=job.id)
+        places = select(fair.c.id, func.row_number().over(order_by=in_turn(fair)).label("place")).subquery("places")
+        return self._count(select(places.c.place).where(places.c.id == job.id))
 
     def _count(self, statement: Any) -> int:  # noqa: ANN401 - a SELECT of one number
         return int(self._connection.execute(statement).scalar_one())

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from store.errors import LeaseLostError, WrongStateError
-from store.jobs import EventKind, Job, JobProgress, JobState, Stage
+from store.jobs import Checkpoint, EventKind, Job, JobProgress, JobState, Stage
 from store.repository import Repository
 from store.session import Database
-from tests.conformance.samples import BROKEN, FILES, claim, submit, submit_and_claim
+from tests.conformance.samples import BROKEN, FILES, claim, new_job, submit, submit_and_claim
 
 THREADS = 8
 JOBS = 24
@@ -53,6 +53,39 @@ def test_owner_with_fewer_running_jobs_goes_first(database: Database) -> None:
     burst = [submit(database, "key_a") for _ in range(3)]
     single = submit(database, "key_b")
     assert [claim(database).id for _ in range(4)] == [burst[0].id, single.id, burst[1].id, burst[2].id]
+
+
+def test_a_thousand_jobs_do_not_starve_another_owners_first(database: Database) -> None:
+    """Owners take turns, also where one worker takes one job at a time and nobody has a job at work in between."""
+    with database.transaction() as repository:
+        crowd = [repository.add_job(new_job("key_crowd"))[0].id for _ in range(1000)]
+        late = [repository.add_job(new_job("key_late"))[0].id for _ in range(2)]
+        later = repository.add_job(new_job("key_later"))[0].id
+        expected = [crowd[0], late[0], later, crowd[1], late[1]]
+        places = [repository.queue_position(job_id).position for job_id in expected]
+    assert places == [1, 2, 3, 4, 5]
+    assert [_work(database) for _ in range(6)] == [*expected, crowd[2]]
+    with database.reading() as repository:
+        assert repository.queue_position(crowd[-1]).position == 997
+
+
+def test_turns_are_kept_by_queue_class(database: Database) -> None:
+    """A turn on one kind of worker is no turn on another."""
+    first = [submit(database, "key_a", queue_class=name).id for name in ("gpu", "default")]
+    second = submit(database, "key_b").id
+    with database.transaction() as repository:
+        taken = repository.claim("wrk_gpu", "gpu")
+        assert taken is not None
+        repository.succeed(taken.id, taken.lease_token, FILES)
+    assert [taken.id, _work(database), _work(database)] == [*first, second]
+
+
+def _work(database: Database) -> str:
+    """Claims the next job and ends it; returns its id."""
+    job = claim(database)
+    with database.transaction() as repository:
+        repository.succeed(job.id, job.lease_token, FILES)
+    return job.id
 
 
 def test_released_job_waits_for_its_delay(database: Database) -> None:
@@ -125,6 +158,7 @@ def _outcome(database: Database, job: Job, action: str, start: threading.Barrier
         return None
 
 
+CHECKPOINT = Checkpoint(block=0, fingerprint="f", sha256="c" * 64, size_bytes=3, record={})
 STALE_WRITES: tuple[Callable[[Repository, str, int], object], ...] = (
     lambda repository, job, token: repository.heartbeat(job, token, stage=Stage.PACKING, progress=JobProgress()),
     lambda repository, job, token: repository.add_event(job, token, "block_quantized", {}),
@@ -134,6 +168,7 @@ STALE_WRITES: tuple[Callable[[Repository, str, int], object], ...] = (
     lambda repository, job, token: repository.fail(job, token, BROKEN),
     lambda repository, job, token: repository.cancelled(job, token),
     lambda repository, job, token: repository.release(job, token),
+    lambda repository, job, token: repository.record_checkpoint(job, token, CHECKPOINT),
 )
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from obstore.store import S3Store
 
 from core.calibration.builtin import builtin_text
 from core.configs import CalibrationConfig, GPTQConfig
-from store.jobs import Job, JobState, NewCalibrationSet, NewJob
+from store.jobs import Job, JobFilter, JobState, NewCalibrationSet, NewJob
 from store.session import Database
 from store.settings import ModelRoot
+from store.sweep import sweep_blobs
+from tests.conftest import Bucket
 from tests.worker.bench import OWNER, Bench, finished
 from tests.worker.celery_worker import celery_worker
 from tests.worker.models import write_tiny_llama
@@ -76,6 +79,15 @@ def opened(settings: WorkerSettings, tmp_path: Path) -> Iterator[Bench]:
     services.waker.close()
 
 
+@contextmanager
+def opened_again(settings: WorkerSettings, bench: Bench) -> Iterator[Bench]:
+    """The bench's database under other settings."""
+    services = open_services(settings)
+    yield Bench(services, bench.tiny_model)
+    services.database.dispose()
+    services.waker.close()
+
+
 @pytest.mark.parametrize("deployment", ["embedded", "scaled"])
 def test_a_killed_job_resumes_and_its_bytes_do_not_tell(
     request: pytest.FixtureRequest, deployment: str, tmp_path: Path
@@ -103,6 +115,38 @@ def test_a_killed_job_resumes_and_its_bytes_do_not_tell(
     assert {row.block for row in linears} == set(range(BLOCKS))
     assert published(deployed, disturbed) == published(deployed, undisturbed)
     assert not deployed.folder_left(disturbed.id)
+
+
+def test_another_machine_goes_on_with_the_finished_blocks(scaled: Bench, bucket: Bucket, tmp_path: Path):
+    """A worker with a data directory of its own fetches what the killed one had finished, solves only the rest, and
+    ends with the bytes of an undisturbed job; afterwards the bucket holds the artifacts and nothing more.
+    """
+    settings = scaled.services.settings.model_copy(
+        update={
+            "artifacts_url": bucket.url,
+            "s3_endpoint": bucket.endpoint,
+            "share_checkpoints": True,
+        }
+    )
+    with opened_again(settings, scaled) as bench:
+        undisturbed, disturbed = submit(bench), submit(bench)
+        with celery_worker(settings, tmp_path / "first.log") as worker:
+            bench.wait(undisturbed.id, finished, PATIENCE_SECONDS)
+            bench.wait(disturbed.id, has_checkpoints(bench, KILLED_AFTER_BLOCK), PATIENCE_SECONDS)
+            worker.kill()
+        elsewhere = settings.model_copy(update={"data_dir": tmp_path / "other machine"})
+        with celery_worker(elsewhere, tmp_path / "second.log"):
+            job = bench.wait(disturbed.id, finished, PATIENCE_SECONDS)
+            assert (job.state, job.attempt, job.failures) == (JobState.SUCCEEDED, 2, 1)
+            with bench.services.database.reading() as repository:
+                events = repository.list_events(disturbed.id)
+                linears = repository.list_linears(disturbed.id)
+            [_, resumed] = [event.payload["blocks_resumed"] for event in events if event.kind == "run_started"]
+            assert KILLED_AFTER_BLOCK < resumed < BLOCKS
+            assert {row.block for row in linears} == set(range(BLOCKS))
+            assert published(bench, disturbed) == published(bench, undisturbed)
+        sweep_blobs(bench.services.database, bench.services.artifacts, older_than_seconds=-1)
+        assert stored_blobs(bucket) == referenced_blobs(bench)
 
 
 def test_quality_is_measured_where_it_is_asked_for(embedded: Bench, tmp_path: Path):
@@ -141,6 +185,37 @@ def submit(bench: Bench, *, evaluate: bool = False) -> Job:
 def after_block(block: int) -> Callable[[Job], bool]:
     """Returns the condition that a block is recorded."""
     return lambda job: job.progress.blocks_done > block
+
+
+def has_checkpoints(bench: Bench, block: int) -> Callable[[Job], bool]:
+    """Returns the condition that a block lies in the object store."""
+
+    def holds(job: Job) -> bool:
+        with bench.services.database.reading() as repository:
+            return len(repository.list_checkpoints(job.id)) > block
+
+    return holds
+
+
+def stored_blobs(bucket: Bucket) -> set[str]:
+    """Returns the hashes of all blobs in the bucket."""
+    name, _, prefix = bucket.url.removeprefix("s3://").partition("/")
+    store = S3Store(
+        name,
+        prefix=prefix,
+        endpoint=bucket.endpoint,
+        client_options={"allow_http": True},
+        virtual_hosted_style_request=False,
+    )
+    return {Path(entry["path"]).name for page in store.list() for entry in page}
+
+
+def referenced_blobs(bench: Bench) -> set[str]:
+    """Returns the hashes that artifacts and calibration sets name."""
+    with bench.services.database.reading() as repository:
+        jobs = repository.list_jobs(None, JobFilter(), 100)
+        named = {file.sha256 for job in jobs for file in repository.list_artifacts(job.id)}
+        return named | {stored.sha256 for stored in repository.list_calibration_sets()}
 
 
 def published(bench: Bench, job: Job) -> dict[str, str]:

@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> WorkerSettings:
         retry_base_seconds=0,
         upload_tries=1,
         test_engine=FAKE_ENGINE,
-        allow_test_engine=True,
+        allow_test_hooks=True,
     )
 
 

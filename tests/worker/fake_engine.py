@@ -13,13 +13,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from core.checkpoint.checksums import write_sha256sums
+from core.checkpoint.durable import TEMPORARY_MARK, file_sha256, replace_file
+from core.checkpoint.record import (
+    Fingerprint,
+    RecordedBlock,
+    RecordedFile,
+    WorkRecord,
+    block_file_name,
+    read_record,
+    write_record,
+)
 from core.errors import ModelProblem, ModelRefusedError, NumericalError, ResumeRefusedError, RunStoppedError
 from core.events import (
     BlockQuantized,
@@ -34,6 +45,14 @@ from core.events import (
 
 BLOCKS = 8
 BLOCK_SECONDS = 0.05
+FINGERPRINT = {
+    "model_sha256": "m" * 64,
+    "calibration_sha256": "",
+    "config": "{}",
+    "engine_version": "fake",
+    # An environment variable that children inherit, for a test that plays another machine.
+    "numerics": os.environ.get("CUDA_VISIBLE_DEVICES", "this machine"),
+}
 
 
 def quantize_checkpoint(
@@ -45,6 +64,7 @@ def quantize_checkpoint(
     work_dir: Path,
     on_event: Callable[[Event], None],
     should_stop: Callable[[], bool],
+    on_fault: Callable[[str], None],
     provenance: dict[str, Any],
     resources: object = None,
     formats: object = None,
@@ -52,13 +72,16 @@ def quantize_checkpoint(
     """Writes one file per block, then puts them together."""
     print("a library prints this on standard output")  # noqa: T201 - it must not reach the protocol
     plan = _Plan(source_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    done = len(list(work_dir.glob("block-*.safetensors")))
-    plan.misbehave("resume", done)
-    on_event(RunStarted(blocks_total=BLOCKS, blocks_resumed=done, fingerprint="fake"))
+    work = _Work(work_dir, Fingerprint(**FINGERPRINT), on_fault)
+    plan.misbehave("resume", work.done)
+    on_event(RunStarted(blocks_total=BLOCKS, blocks_resumed=work.done, fingerprint="fake"))
     on_event(StageStarted(stage=Stage.QUANTIZING))
-    for block in range(done, BLOCKS):
-        _solve(block, plan, work_dir, on_event, should_stop)
+    for block in range(work.done, BLOCKS):
+        _wait(block, plan, should_stop)
+        plan.misbehave("block", block)
+        note_solved(source_dir, work_dir, block)
+        sha256 = work.record(block)
+        _report(block, sha256, on_event)
     on_event(StageStarted(stage=Stage.PACKING))
     partial = out_dir.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -71,40 +94,79 @@ def quantize_checkpoint(
     shutil.rmtree(work_dir)
 
 
-def _solve(
-    block: int,
-    plan: _Plan,
-    work_dir: Path,
-    on_event: Callable[[Event], None],
-    should_stop: Callable[[], bool],
-) -> None:
+def note_solved(source_dir: Path, work_dir: Path, block: int) -> None:
+    """Keeps account of what was solved for which job, beyond the life of any process."""
+    with (source_dir / f"solved-{work_dir.parent.name}.txt").open("a") as account:
+        account.write(f"{block}\n")
+
+
+def row(block: int) -> dict[str, Any]:
+    """Returns the block's one line of the report."""
+    return {
+        "block": block,
+        "name": f"model.layers.{block}.self_attn.q_proj",
+        "bits": 4,
+        "group_size": 32,
+        "loss": 0.5,
+        "relative_loss": 0.01,
+        "tokens": 64,
+        "damp_percent": 0.05,
+        "seconds": 0.05,
+        "warnings": [],
+    }
+
+
+class _Work:
+    """The work folder, recorded as the engine does, and as strict about whose blocks it takes over."""
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint, on_fault: Callable[[str], None]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"*{TEMPORARY_MARK}*"):
+            leftover.unlink()
+        found = read_record(folder)
+        if found is not None and found.fingerprint != fingerprint:
+            raise ResumeRefusedError("numerics", fingerprint.numerics, found.fingerprint.numerics)
+        self._folder = folder
+        self._on_fault = on_fault
+        blocks = [] if found is None else [block for block in found.blocks if self._whole(block)]
+        self._record = WorkRecord(fingerprint=fingerprint, blocks=tuple(blocks))
+
+    @property
+    def done(self) -> int:
+        return len(self._record.blocks)
+
+    def record(self, block: int) -> str:
+        path = self._folder / block_file_name(block)
+        content = save({"codes": np.full(16, block, np.int32)})
+        sha256 = replace_file(path, [content], before_rename=lambda: self._on_fault("block_written"))
+        self._on_fault("block_synced")
+        recorded = RecordedBlock(block=RecordedFile(file=path.name, sha256=sha256), rows=(row(block),))
+        self._record = replace(self._record, blocks=(*self._record.blocks, recorded))
+        write_record(self._folder, self._record)
+        self._on_fault("block_recorded")
+        return sha256
+
+    def _whole(self, recorded: RecordedBlock) -> bool:
+        path = self._folder / recorded.block.file
+        return path.is_file() and file_sha256(path) == recorded.block.sha256
+
+
+def _wait(block: int, plan: _Plan, should_stop: Callable[[], bool]) -> None:
     started = time.monotonic()
     while time.monotonic() - started < plan.block_seconds:
         time.sleep(min(0.01, plan.block_seconds))
         if should_stop():
             raise RunStoppedError(block)
-    plan.misbehave("block", block)
-    path = work_dir / f"block-{block:05d}.safetensors"
-    partial = path.with_suffix(".tmp")
-    save_file({"codes": np.full(16, block, np.int32)}, partial)
-    partial.rename(path)
+
+
+def _report(block: int, sha256: str, on_event: Callable[[Event], None]) -> None:
     if block == 0:
         on_event(WarningRaised(code="starved", message="few tokens", block=0, linear="q_proj"))
-    on_event(
-        LinearQuantized(
-            block=block,
-            linear=f"model.layers.{block}.self_attn.q_proj",
-            bits=4,
-            group_size=32,
-            loss=0.5,
-            relative_loss=0.01,
-            tokens=64,
-            damp_percent=0.05,
-            seconds=0.05,
-        )
-    )
+    values = row(block)
+    name = values.pop("name")
+    on_event(LinearQuantized(**{**values, "linear": name, "warnings": ()}))
     on_event(StageAdvanced(stage=Stage.QUANTIZING, done=1, total=1))
-    on_event(BlockQuantized(block=block, blocks_total=BLOCKS, seconds=0.05, rss_bytes=1, sha256="0" * 64))
+    on_event(BlockQuantized(block=block, blocks_total=BLOCKS, seconds=0.05, rss_bytes=1, sha256=sha256))
 
 
 class _Plan:

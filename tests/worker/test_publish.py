@@ -24,12 +24,12 @@ def folder(tmp_path: Path) -> Path:
 def test_every_file_is_uploaded_under_its_hash_and_twice_is_once(folder: Path, tmp_path: Path):
     """Uploading is idempotent: the second time gives the same list and no new blob."""
     store = ArtifactStore(f"file://{tmp_path}/store")
-    first = upload(store, folder, tries=1, before_each=lambda: None)
+    first = upload(store, folder, tries=1, go_on=lambda: None)
     assert [file.name for file in first] == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
     for file in first:
         assert b"".join(store.open(file.sha256)) == (folder / file.name).read_bytes()
     blobs = sorted((tmp_path / "store").rglob("*"))
-    assert upload(store, folder, tries=1, before_each=lambda: None) == first
+    assert upload(store, folder, tries=1, go_on=lambda: None) == first
     assert sorted((tmp_path / "store").rglob("*")) == blobs
 
 
@@ -37,14 +37,14 @@ def test_a_stop_is_heard_between_files(folder: Path, tmp_path: Path):
     """A cancel does not wait for the whole upload."""
     asked = 0
 
-    def stop_at_the_second() -> None:
+    def stop_at_the_third() -> None:
         nonlocal asked
         asked += 1
-        if asked == 2:
+        if asked == 3:  # before the first file, before its one part, before the second file
             raise AttemptStoppedError(StopReason.CANCEL)
 
     with pytest.raises(AttemptStoppedError):
-        upload(ArtifactStore(f"file://{tmp_path}/store"), folder, tries=1, before_each=stop_at_the_second)
+        upload(ArtifactStore(f"file://{tmp_path}/store"), folder, tries=1, go_on=stop_at_the_third)
     assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) == 1
 
 

@@ -18,9 +18,9 @@ def test_a_worker_must_give_up_before_its_lease_ends():
 def test_a_stand_in_for_the_engine_needs_a_second_switch(monkeypatch: pytest.MonkeyPatch):
     """One variable set by accident never replaces the engine."""
     monkeypatch.setenv("BITMILL_TEST_ENGINE", "/tmp/engine.py")  # noqa: S108 - a name, no file
-    with pytest.raises(ValidationError, match="allow_test_engine"):
+    with pytest.raises(ValidationError, match="allow_test_hooks"):
         settings_from_env()
-    monkeypatch.setenv("BITMILL_ALLOW_TEST_ENGINE", "1")
+    monkeypatch.setenv("BITMILL_ALLOW_TEST_HOOKS", "1")
     assert settings_from_env().test_engine == Path("/tmp/engine.py")  # noqa: S108
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.checkpoint.manifest import FAULT_POINTS, Fingerprint, Manifest
+from core.checkpoint.manifest import FAULT_POINTS, Manifest
+from core.checkpoint.record import Fingerprint
 from core.errors import ResumeRefusedError
 
 FINGERPRINT = Fingerprint(

@@ -1,0 +1,184 @@
+"""One installation under test: its settings, its database as seen by the test, its workers, its jobs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from core.configs import RTNConfig
+from store.errors import NotFoundError, StorageUnavailableError
+from store.jobs import Job, JobFilter, NewJob
+from store.queue import make_celery
+from store.session import Database
+from tests.fault.processes import Forked, Zygote
+from tests.worker.bench import finished
+from tests.worker.celery_worker import environment_of
+from worker.services import Services, open_services
+from worker.settings import WorkerSettings
+
+PATIENCE_SECONDS = 120.0
+OWNER = "key_fault"
+
+
+@dataclass(slots=True)
+class Deployment:
+    """services: of the test itself; what it starts may run under changed settings, behind a proxy for example."""
+
+    services: Services
+    tiny_model: Path
+    zygote: Zygote
+    folder: Path
+    data_dirs: list[Path] = field(default_factory=list)
+    _started: list[Forked] = field(default_factory=list)
+
+    @property
+    def settings(self) -> WorkerSettings:
+        return self.services.settings
+
+    @property
+    def database(self) -> Database:
+        return self.services.database
+
+    @property
+    def celery(self) -> Celery:
+        return make_celery(self.settings)
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return Path(self.settings.artifacts_url.removeprefix("file://"))
+
+    def worker(
+        self, queue: str = "default", *, faults: str = "", slots: int = 1, clock_offset: float = 0, **changes: object
+    ) -> Forked:
+        """Starts a worker of one queue class. faults: its plan; the marks it leaves are under `marks(queue)`."""
+        marks = self.marks(queue)
+        if faults:
+            changes |= {"test_faults": faults, "test_faults_dir": marks}
+        settings = self.settings.model_copy(update=changes)
+        if settings.data_dir not in self.data_dirs:
+            self.data_dirs.append(settings.data_dir)
+        log = self.folder / f"worker-{queue}.log"
+        forked = self.zygote.fork(
+            "worker", environment_of(settings), log, queues=queue, slots=slots, clock_offset=clock_offset
+        )
+        self._started.append(forked)
+        return forked
+
+    def marks(self, queue: str) -> Path:
+        """Returns where the workers of a queue class note the places of their plan that they came by."""
+        folder = self.folder / "marks" / queue
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def reached(self, queue: str, point: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Waits until a worker has come to a place of its plan."""
+        wait_for((self.marks(queue) / point).exists, f"{point} was not reached", seconds)
+
+    def submit(self, name: str = "default", *, queue: str | None = None, max_attempts: int = 3, **plan: object) -> Job:
+        """Stores a job about a model of its own. plan: what the fake engine does on it."""
+        model = self.settings.model_roots[0].path / name / "tiny"
+        if not model.exists():
+            shutil.copytree(self.tiny_model, model)
+        return self.add(
+            {"source": "path", "root": "models", "path": f"{name}/tiny"},
+            plan=plan,
+            queue=name if queue is None else queue,
+            max_attempts=max_attempts,
+        )
+
+    def add(self, model: Mapping[str, Any], *, plan: Mapping[str, object], queue: str, max_attempts: int = 3) -> Job:
+        """Stores a job about any model."""
+        if plan:
+            (self.settings.model_roots[0].path / str(model["path"]) / "plan.json").write_text(json.dumps(plan))
+        spec = {"model": model, "quantization": RTNConfig(group_size=32).to_dict(), "calibration": None, "targets": []}
+        new = NewJob(
+            owner_key_id=OWNER, spec=spec, calibration_set_id=None, queue_class=queue, max_attempts=max_attempts
+        )
+        with self.database.transaction() as repository:
+            return repository.add_job(new)[0]
+
+    def job(self, job_id: str) -> Job:
+        """Reads a job."""
+        with self.database.reading() as repository:
+            return repository.get_job(job_id)
+
+    def wait(self, job: Job, condition: Callable[[Job], bool] = finished, seconds: float = PATIENCE_SECONDS) -> Job:
+        """Returns the job once it meets the condition, by default once it is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(StorageUnavailableError):
+                found = self.job(job.id)
+                if condition(found):
+                    return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the job did not get there: {self.job(job.id)}")
+            time.sleep(0.05)
+
+    def cancel(self, job: Job) -> None:
+        """Asks for a job's end."""
+        with self.database.transaction() as repository:
+            repository.request_cancel(job.id)
+
+    def solved_blocks(self, job: Job) -> list[int]:
+        """Returns every block that an engine solved for a job, in order, again ones again."""
+        path = self.settings.model_roots[0].path / str(job.spec["model"]["path"]) / f"solved-{job.id}.txt"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def work_folder(self, job: Job) -> Path:
+        """Returns where the job's files lie on this machine while it is worked."""
+        return self.settings.work_root / job.id
+
+    def is_over(self, job_id: str) -> bool:
+        """Whether a work folder of this name is nobody's: a live worker on its machine removes it."""
+        try:
+            return self.job(job_id).state.terminal
+        except NotFoundError:
+            return True
+
+    def referenced_blobs(self) -> set[str]:
+        """Returns the hashes that rows name."""
+        with self.database.reading() as repository:
+            jobs = repository.list_jobs(None, JobFilter(), 1000)
+            files = {file.sha256 for job in jobs for file in repository.list_artifacts(job.id)}
+            return files | {stored.sha256 for stored in repository.list_calibration_sets()}
+
+    def end(self) -> None:
+        """Ends every worker and API that was started."""
+        for forked in self._started:
+            forked.signal(signal.SIGCONT)
+            forked.signal(signal.SIGKILL)
+        for forked in self._started:
+            forked.wait()
+
+
+def wait_for(condition: Callable[[], bool], complaint: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Waits until the condition is true; fails with the complaint."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.02)
+
+
+@contextmanager
+def deployed(settings: WorkerSettings, tiny_model: Path, zygote: Zygote) -> Iterator[Deployment]:
+    """Makes an installation of these settings on a new database; at the end nothing of it runs."""
+    database = Database(settings.database_url)
+    database.upgrade()
+    database.dispose()
+    services = open_services(settings)
+    deployment = Deployment(services, tiny_model, zygote, settings.data_dir.parent)
+    try:
+        yield deployment
+    finally:
+        deployment.end()
+        services.database.dispose()
+        services.waker.close()
