@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,11 @@ from kombu.exceptions import KombuError
 
 from cli.errors import CliError, ExitCode
 from cli.output import bytes_text, out, print_json
-from cli.store_access import store_settings
+from cli.store_access import open_database, store_settings
 from store.keys import API_SCOPES, Quotas
 from store.queue import make_celery
-from store.session import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from store.keys import ApiKey
@@ -49,7 +46,7 @@ def create_key(wish: KeyWish, *, data_dir: Path | None, as_json: bool) -> None:
             field="--scope",
         )
     expires_at = datetime.now(UTC) + timedelta(days=wish.expires_days) if wish.expires_days else None
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         database.upgrade()
         with database.transaction() as repository:
             key, bearer = repository.add_api_key(wish.name, wanted, expires_at, wish.quotas)
@@ -66,7 +63,7 @@ def create_key(wish: KeyWish, *, data_dir: Path | None, as_json: bool) -> None:
 
 def list_keys(*, data_dir: Path | None, as_json: bool) -> None:
     """Prints every key, without its secret."""
-    with _database(data_dir) as database, database.transaction() as repository:
+    with open_database(data_dir) as database, database.transaction() as repository:
         keys = repository.list_api_keys()
     if as_json:
         print_json({"keys": [_key_json(key) for key in keys]})
@@ -84,7 +81,7 @@ def list_keys(*, data_dir: Path | None, as_json: bool) -> None:
 
 def revoke_key(*, key_id: str, data_dir: Path | None, as_json: bool) -> None:
     """Revokes a key; raises NotFoundError if there is none."""
-    with _database(data_dir) as database, database.transaction() as repository:
+    with open_database(data_dir) as database, database.transaction() as repository:
         repository.revoke_api_key(key_id)
     if as_json:
         print_json({"id": key_id, "revoked": True})
@@ -94,7 +91,7 @@ def revoke_key(*, key_id: str, data_dir: Path | None, as_json: bool) -> None:
 
 def migrate(*, data_dir: Path | None, as_json: bool) -> None:
     """Brings the database to the newest schema."""
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         database.upgrade()
     if as_json:
         print_json({"migrated": True})
@@ -105,7 +102,7 @@ def migrate(*, data_dir: Path | None, as_json: bool) -> None:
 def check(*, data_dir: Path | None, as_json: bool) -> None:
     """Checks that the database and the broker answer; raises an error with exit code 3 where one does not."""
     settings = store_settings(data_dir)
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         database.ping()
     _ping_broker(settings)
     if as_json:
@@ -128,15 +125,6 @@ def _ping_broker(settings: StoreSettings) -> None:
         ) from error
     finally:
         connection.release()
-
-
-@contextmanager
-def _database(data_dir: Path | None) -> Iterator[Database]:
-    database = Database(store_settings(data_dir).database_url)
-    try:
-        yield database
-    finally:
-        database.dispose()
 
 
 def _key_json(key: ApiKey) -> dict[str, Any]:

@@ -69,6 +69,7 @@ CORE_EXIT_CODES: dict[type[core_errors.CoreError], ExitCode] = {
     core_errors.CalibrationRefusedError: ExitCode.USAGE,
     core_errors.ResumeRefusedError: ExitCode.USAGE,
     core_errors.InsufficientResourcesError: ExitCode.UNAVAILABLE,
+    core_errors.MissingPackageError: ExitCode.UNAVAILABLE,
     core_errors.RunStoppedError: ExitCode.INTERRUPTED,
     core_errors.NumericalError: ExitCode.FAILED,
     core_errors.ArtifactInvalidError: ExitCode.FAILED,
@@ -78,6 +79,7 @@ STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {
     store_errors.NotFoundError: ExitCode.REFUSED,
     store_errors.WrongStateError: ExitCode.REFUSED,
     store_errors.QuotaExceededError: ExitCode.REFUSED,
+    store_errors.TransferRefusedError: ExitCode.REFUSED,
     store_errors.StorageUnavailableError: ExitCode.UNAVAILABLE,
     store_errors.BlobCorruptError: ExitCode.FAILED,
 }

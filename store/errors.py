@@ -88,3 +88,14 @@ class BlobCorruptError(StoreError):
         self.sha256 = sha256
         self.found = found
         super().__init__(f"Stored bytes of {sha256} hash to {found}.")
+
+
+class TransferRefusedError(StoreError):
+    """Rows cannot be moved to another database now. remedy: what to do first."""
+
+    code = "transfer_refused"
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"{reason} {remedy}")

@@ -16,6 +16,7 @@ from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
 from store.repository.stream import StreamPart
+from store.repository.transfer import TransferPart
 
 __all__ = ["Repository"]
 
@@ -32,5 +33,6 @@ class Repository(
     QueuePart,
     StreamPart,
     LogPart,
+    TransferPart,
 ):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""
