@@ -33,6 +33,8 @@ class Order(StrEnum):
     """By falling Hessian diagonal, groups formed along that order: `g_idx` is not monotone, inference gathers."""
     DESC_ACT_STATIC = "desc_act_static"
     """By falling Hessian diagonal within fixed, contiguous groups: free at inference."""
+    ACT_GROUP_AWARE = "act_group_aware"
+    """Whole groups by mean Hessian diagonal, inputs in each by their own; live scales, free at inference."""
 
     @classmethod
     def from_flags(cls, *, desc_act: bool, static_groups: bool) -> Order:
@@ -43,13 +45,18 @@ class Order(StrEnum):
 
     @property
     def sorts_columns(self) -> bool:
-        """Whether columns are solved by falling Hessian diagonal."""
-        return self in {Order.DESC_ACT, Order.DESC_ACT_STATIC}
+        """Whether columns are solved in another order than the checkpoint's."""
+        return self in {Order.DESC_ACT, Order.DESC_ACT_STATIC, Order.ACT_GROUP_AWARE}
 
     @property
     def fixes_groups(self) -> bool:
         """Whether scales are fixed before the first column is solved."""
         return self in {Order.NATURAL_STATIC, Order.DESC_ACT_STATIC}
+
+    @property
+    def keeps_layout(self) -> bool:
+        """Whether groups are runs of neighbouring inputs, which costs nothing at inference."""
+        return self is not Order.DESC_ACT
 
 
 class ScaleSearch(StrEnum):

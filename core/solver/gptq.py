@@ -25,8 +25,8 @@ UPDATE_COLUMNS = 128
 class SolveOrder:
     """Which input is solved when, and in which group it lies.
 
-    inputs_I: input of each column, int64. group_I: group of each column, int64, rising by whole groups unless the
-    groups are fixed to the checkpoint's layout.
+    inputs_I: input of each column, int64. group_I: group of each column, int64; without fixed scales the columns of a
+    group follow one another.
     """
 
     inputs_I: torch.Tensor  # noqa: N815 - shapes live in names
@@ -75,9 +75,21 @@ def solve_order(diagonal_I: torch.Tensor, order: Order, group_size: int) -> Solv
     width = diagonal_I.shape[0]
     size = width if group_size == -1 else group_size
     natural_I = torch.arange(width, device=diagonal_I.device)
-    inputs_I = torch.argsort(diagonal_I, descending=True, stable=True) if order.sorts_columns else natural_I
-    layout_I = inputs_I if order.fixes_groups else natural_I
+    if order is Order.ACT_GROUP_AWARE:
+        inputs_I = _by_groups(diagonal_I, size)
+    else:
+        inputs_I = torch.argsort(diagonal_I, descending=True, stable=True) if order.sorts_columns else natural_I
+    layout_I = inputs_I if order.keeps_layout else natural_I
     return SolveOrder(inputs_I=inputs_I, group_I=layout_I // size, group_size=size)
+
+
+def _by_groups(diagonal_I: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns the inputs group by group: groups by falling mean of the diagonal, inputs in each by the diagonal."""
+    diagonal_GS = diagonal_I.view(-1, size)
+    groups_G = torch.argsort(diagonal_GS.mean(dim=1), descending=True, stable=True)
+    within_GS = torch.argsort(diagonal_GS, dim=1, descending=True, stable=True)
+    first_G1 = torch.arange(len(groups_G), device=diagonal_I.device)[:, None] * size
+    return (within_GS + first_G1)[groups_G].reshape(-1)
 
 
 def solve(
@@ -127,7 +139,7 @@ class _ColumnSolver:
         """Solves columns start to stop and applies their residuals to all columns after stop."""
         size = self._order.group_size
         if not self._config.order.fixes_groups and start % size == 0:
-            self._fit_live_group(start // size)
+            self._fit_live_group(start)
         group_C = self._order.group_I[start:stop]
         codes_OC, residuals_OC = kernels.solve_columns(
             self._W_OI[:, start:stop].contiguous(),
@@ -163,9 +175,10 @@ class _ColumnSolver:
         fitted = self._fit(W_OGS, self._cost_I[by_input_I].view(-1, size))
         self._scales_OG, self._zeros_OG = fitted.scales_OG, fitted.zeros_OG
 
-    def _fit_live_group(self, group: int) -> None:
-        size = self._order.group_size
-        columns = slice(group * size, (group + 1) * size)
+    def _fit_live_group(self, start: int) -> None:
+        """Fits the group whose first column is `start`."""
+        columns = slice(start, start + self._order.group_size)
+        group = int(self._order.group_I[start])
         fitted = self._fit(self._W_OI[:, None, columns], self._cost_I[None, columns])
         self._scales_OG[:, group] = fitted.scales_OG[:, 0]
         self._zeros_OG[:, group] = fitted.zeros_OG[:, 0]

@@ -1,4 +1,4 @@
-"""Chooses, by the device that the tensors lie on, who runs the solver's two inner loops.
+"""Chooses, by the device that the tensors lie on, who runs the solver's inner loops.
 
 The CPU has compiled kernels; every other device runs the torch reference, whose results are the same.
 """
@@ -27,3 +27,21 @@ def best_candidate(
     """Returns, per row and group, the candidate with the least weighted squared difference, int64 [O, G]."""
     run = numba_kernels.best_candidate if W_OGS.device.type == "cpu" else reference.best_candidate
     return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
+
+
+def refine(  # noqa: PLR0913, PLR0917 - a kernel's operands
+    G_OI: torch.Tensor,
+    H_II: torch.Tensor,
+    codes_OI: torch.Tensor,
+    scales_OG: torch.Tensor,
+    zeros_OG: torch.Tensor,
+    members_GS: torch.Tensor,
+    top_code: int,
+    rounds: int,
+) -> None:
+    """Lowers each row's (w_hat - t) H (w_hat - t)ᵀ by turns over its scales and its codes, in place.
+
+    G_OI = (W_hat - T) H on entry. codes are whole numbers in float32; members_GS: the inputs of each group, int64.
+    """
+    run = numba_kernels.refine if G_OI.device.type == "cpu" else reference.refine
+    run(G_OI, H_II, codes_OI, scales_OG, zeros_OG, members_GS, top_code, rounds)

@@ -66,7 +66,20 @@ def test_desc_act_is_the_permuted_problem() -> None:
     assert not sorted_solve.monotone_groups
 
 
-@pytest.mark.parametrize("order", [Order.NATURAL, Order.NATURAL_STATIC, Order.DESC_ACT_STATIC])
+def test_group_aware_order_is_the_problem_permuted_by_groups() -> None:
+    """Groups by mean diagonal, inputs in them by theirs: the permuted problem's codes and scales, moved back."""
+    W_OI, H_II = random_weight(16, 64), hessian_of(correlated_inputs(400, 64))
+    diagonal = H_II.diagonal().tolist()
+    groups = sorted(range(4), key=lambda group: -sum(diagonal[group * 16 : group * 16 + 16]))
+    inputs = [i for g in groups for i in sorted(range(g * 16, g * 16 + 16), key=lambda i: -diagonal[i])]
+    assert inputs != list(range(64))
+    aware = _solve(W_OI, H_II, order=Order.ACT_GROUP_AWARE)
+    permuted = _solve(W_OI[:, inputs], H_II[inputs][:, inputs], order=Order.NATURAL)
+    assert torch.equal(aware.codes_OI[:, inputs], permuted.codes_OI)
+    assert torch.equal(aware.scales_OG[:, groups], permuted.scales_OG)
+
+
+@pytest.mark.parametrize("order", [order for order in ORDERS if order is not Order.DESC_ACT])
 def test_orders_that_are_free_at_inference_keep_contiguous_groups(order: Order) -> None:
     """Every order but desc_act leaves g_idx = i // group_size."""
     assert _solve(random_weight(8, 64), hessian_of(correlated_inputs(200, 64)), order=order).monotone_groups

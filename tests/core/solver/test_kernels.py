@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from core.solver import grid, numba_kernels, reference
 from core.solver.factor import factorize
+from core.solver.rtn import round_to_nearest
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
 
 
@@ -23,6 +26,28 @@ def test_the_column_kernel_equals_the_reference(bits: int, width: int) -> None:
     assert float(same.float().mean()) > 0.999
     rows = same.all(dim=1)
     torch.testing.assert_close(residuals[rows], expected_residuals[rows], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("group_size", [8, 24])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_refinement_kernel_equals_the_reference(bits: int, group_size: int) -> None:
+    """Compiled and plain refinement make the same moves, but for ties within float rounding."""
+    target_OI, H_II = random_weight(19, 48), hessian_of(correlated_inputs(300, 48))
+    start = round_to_nearest(target_OI, bits=bits, group_size=group_size, sym=False)
+    results = []
+    for run in (numba_kernels.refine, reference.refine):
+        codes_OI, scales_OG = start.codes_OI.float(), start.scales_OG.float()
+        gradient_OI = (start.dequantize() - target_OI) @ H_II
+        members_GS = torch.arange(48).view(-1, group_size)
+        zeros_OG = start.zeros_OG.float()
+        run(gradient_OI, H_II, codes_OI, scales_OG, zeros_OG, members_GS, grid.top_code(bits), 3)
+        refined = replace(start, codes_OI=codes_OI.to(torch.uint8), scales_OG=scales_OG.half())
+        assert torch.equal(scales_OG, scales_OG.half().float())
+        torch.testing.assert_close(gradient_OI, (refined.dequantize() - target_OI) @ H_II, rtol=1e-3, atol=1e-4)
+        results.append(refined)
+    assert float((results[0].codes_OI == results[1].codes_OI).float().mean()) > 0.99
+    assert float((results[0].codes_OI == start.codes_OI).float().mean()) < 0.95
+    torch.testing.assert_close(results[0].scales_OG, results[1].scales_OG, rtol=2e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("sym", [True, False])
