@@ -76,6 +76,7 @@ class BlockRecords:
                 tokens=linear.tokens,
                 damp_percent=linear.damp_percent,
                 order=linear.order,
+                refined=linear.refined,
                 seconds=solved.seconds[name],
                 warnings=linear.warnings,
             ).to_dict()

@@ -25,7 +25,8 @@ class LinearReport:
 
     loss: tr((W-Ŵ)H(W-Ŵ)ᵀ). relative_loss: loss / tr(W H Wᵀ). tokens: calibration tokens that reached the linear.
     damp_percent: the fraction of mean diag H that was really added, after every damping step. order: how the columns
-    were solved. loss, relative_loss, damp_percent and order are None where the method uses no Hessian.
+    were solved. loss, relative_loss, damp_percent and order are None where the method uses no Hessian. refined: whether
+    refinement was kept; None where it was not tried.
     """
 
     block: int
@@ -38,6 +39,7 @@ class LinearReport:
     damp_percent: float | None
     order: str | None
     seconds: float
+    refined: bool | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,8 +17,14 @@ class GPTQConfig(QuantizationConfig):
 
     method: ClassVar[Method] = Method.GPTQ
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
-        Preset.FAST: {"mismatch_alpha": 0.0},
-        Preset.DEFAULT: {"mismatch_alpha": 0.5},
+        Preset.FAST: {"mismatch_alpha": 0.0, "order": Order.DESC_ACT_STATIC, "refine_rounds": 0},
+        Preset.DEFAULT: {
+            "mismatch_alpha": 0.5,
+            "mismatch_every": 2,
+            "order": Order.DESC_ACT_STATIC,
+            "refine_rounds": 0,
+        },
+        Preset.BEST: {"mismatch_alpha": 0.5, "mismatch_every": 1, "order": Order.AUTO, "refine_rounds": 4},
     }
 
     order: Order = option(Order.DESC_ACT_STATIC, help="Column order and source of the group scales.")
@@ -37,6 +43,16 @@ class GPTQConfig(QuantizationConfig):
         help="Each linear sees inputs that already carry the quantized linears before it in its block.",
     )
     scale_search: ScaleSearch = option(ScaleSearch.CURVATURE, help="How a group's scale is chosen.", per_linear=True)
+    refine_rounds: int = option(
+        0,
+        help=(
+            "Rounds of least-squares scales and coordinate descent on codes after the solve, 0 to 50; kept per linear "
+            "where held-out tokens agree."
+        ),
+        low=0,
+        high=50,
+        allowed="a whole number from 0 to 50",
+    )
     signed_scales: bool = option(
         True,
         help="A searched scale of a symmetric group may be negative, so that its largest weight takes the extra level.",
@@ -58,3 +74,24 @@ class GPTQConfig(QuantizationConfig):
         high=1.0,
         allowed="a number from 0 to 1",
     )
+    mismatch_damp: float = option(
+        0.05,
+        help="A fraction of the mean Hessian diagonal that damps the target, between 0 and 1; more trusts it less.",
+        low=0.0,
+        high=1.0,
+        open_ends=True,
+        reason="not a fraction of the mean Hessian diagonal",
+        allowed="a fraction between 0 and 1, both excluded",
+    )
+    mismatch_every: int = option(
+        2,
+        help="The float path runs beside every n-th calibration batch: 1 is the most accurate, larger is faster.",
+        low=1,
+        high=64,
+        allowed="a whole number from 1 to 64",
+    )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some calibration tokens are kept to choose by."""
+        return self.order is Order.AUTO or self.refine_rounds > 0

@@ -35,6 +35,8 @@ class Order(StrEnum):
     """By falling Hessian diagonal within fixed, contiguous groups: free at inference."""
     ACT_GROUP_AWARE = "act_group_aware"
     """Whole groups by mean Hessian diagonal, inputs in each by their own; live scales, free at inference."""
+    AUTO = "auto"
+    """Those that are free at inference and sort, per linear the one with the lower loss on held-out tokens."""
 
     @classmethod
     def from_flags(cls, *, desc_act: bool, static_groups: bool) -> Order:
@@ -42,6 +44,11 @@ class Order(StrEnum):
         if desc_act:
             return cls.DESC_ACT_STATIC if static_groups else cls.DESC_ACT
         return cls.NATURAL_STATIC if static_groups else cls.NATURAL
+
+    @property
+    def tried(self) -> tuple[Order, ...]:
+        """Returns the orders that are solved in; the best on held-out tokens is kept."""
+        return (Order.DESC_ACT_STATIC, Order.ACT_GROUP_AWARE) if self is Order.AUTO else (self,)
 
     @property
     def sorts_columns(self) -> bool:

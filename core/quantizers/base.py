@@ -22,7 +22,8 @@ class SolvedLinear:
     """One linear's codes and how good they are.
 
     loss: tr((W-Ŵ)H(W-Ŵ)ᵀ). relative_loss: loss / tr(W H Wᵀ). damp_percent: what was really added to the diagonal.
-    All three and `order` are None where no Hessian was used. tokens: calibration tokens that reached the linear.
+    All three and `order` are None where no Hessian was used. refined: whether refinement was kept; None where it was
+    not tried. tokens: calibration tokens that reached the linear.
     """
 
     weight: QuantizedWeight
@@ -31,6 +32,7 @@ class SolvedLinear:
     tokens: int = 0
     damp_percent: float | None = None
     order: str | None = None
+    refined: bool | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -48,6 +50,12 @@ class BaseQuantizer(ABC, Generic[Prepared]):
 
     feeds_all_experts: bool = False
     """Whether experts compute every token, for their statistics, and not only those that the router sends."""
+
+    float_path_every: int = 2
+    """Beside every how manieth batch it does so."""
+
+    holds_out: bool = False
+    """Whether the walk keeps some batches out of the statistics, to choose by."""
 
     @abstractmethod
     def prepare(self, statistics: InputStatistics | None) -> Prepared:

@@ -30,11 +30,10 @@ from core.model.suspend import (
 )
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.quantizers.base import BaseQuantizer, SolvedLinear
+from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
 
-# The float path runs beside every second batch only: half the tokens estimate the mismatch as well as all of them do,
-# and a forward pass and a product of Hessian size are what it costs.
-FLOAT_PATH_EVERY = 2
+Accumulator = HessianAccumulator | HeldOutAccumulator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +78,9 @@ class BlockWalk:
 
     def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
         """Returns what enters the first block: both paths begin with the same states."""
-        carried = self.quantizer.carries_float_path
+        carried, every = self.quantizer.carries_float_path, self.quantizer.float_path_every
         return [
-            HiddenStates(quantized=batch, float_path=batch if carried and number % FLOAT_PATH_EVERY == 0 else None)
+            HiddenStates(quantized=batch, float_path=batch if carried and number % every == 0 else None)
             for number, batch in enumerate(states)
         ]
 
@@ -162,10 +161,10 @@ class _BlockTask:
             run_float=None if beside is None else partial(run, beside),
         )
 
-    def make_collector(self, in_features: int, device: torch.device) -> HessianAccumulator:
-        return HessianAccumulator(in_features, device)
+    def make_collector(self, in_features: int, device: torch.device) -> Accumulator:
+        return (HeldOutAccumulator if self.walk.quantizer.holds_out else HessianAccumulator)(in_features, device)
 
-    def solve_set(self, names: tuple[str, ...], collector: HessianAccumulator | None) -> None:
+    def solve_set(self, names: tuple[str, ...], collector: Accumulator | None) -> None:
         statistics = None if collector is None else collector.finish()
         for quantizer in dict.fromkeys(self.quantizers[name] for name in names):
             self._solve_alike(quantizer, [name for name in names if self.quantizers[name] is quantizer], statistics)

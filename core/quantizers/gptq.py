@@ -1,30 +1,53 @@
-"""GPTQ behind the common contract: one order and one factorization per input set, one column solve per linear."""
+"""GPTQ behind the common contract: a factorization per input set and order, a column solve per linear and order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
-from core.configs import GPTQConfig
+from core.configs import GPTQConfig, Order
 from core.quantizers.base import BaseQuantizer, SolvedLinear
+from core.solver.factor import InverseFactor
 from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
-from core.solver.loss import quadratic_loss
+from core.solver.loss import quadratic_loss, target_loss
+from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.solver.target import mismatch_map
+from core.weights import QuantizedWeight
 
 STARVED = "No calibration token reached this linear; it was rounded to nearest."
 
 
+NO_TARGET = "The target of the float path could not be solved for; its own weights were rounded. Raise mismatch_damp."
+NOTHING_HELD_OUT = "Too few calibration batches to keep one out; choices were judged on the tokens solved with."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedInputs:
-    """An input set's statistics beside what the solver made of them."""
+    """An input set's statistics beside what the solver made of them, once per order that is tried."""
 
     statistics: InputStatistics
-    solver: PreparedSet
+    solvers: tuple[PreparedSet, ...]
     target_II: torch.Tensor | None  # noqa: N815 - shapes live in names
+
+    @property
+    def judges(self) -> InputStatistics:
+        """Returns the statistics that choose between solved weights."""
+        return self.statistics.held_out or self.statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A solved weight that may be kept."""
+
+    weight: QuantizedWeight
+    solver: PreparedSet
+    order: Order
+    refined: bool = False
 
 
 class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
@@ -34,16 +57,22 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
 
     def __init__(self, config: GPTQConfig) -> None:
         self._config = config
+        self._configs = tuple(replace(config, order=order) for order in config.order.tried)
         self.true_sequential = config.true_sequential
         self.carries_float_path = config.mismatch_alpha > 0
         self.feeds_all_experts = config.feed_all_experts
+        self.float_path_every = config.mismatch_every
+        self.holds_out = config.holds_out
 
     def prepare(self, statistics: InputStatistics | None) -> PreparedInputs | None:
         """Orders and factorizes the Hessian; returns None where there is none."""
         if statistics is None or statistics.tokens == 0:
             return None
-        solver = prepare_set(statistics.hessian_II, self._config)
-        return PreparedInputs(statistics=statistics, solver=solver, target_II=self._target(statistics, solver))
+        return PreparedInputs(
+            statistics=statistics,
+            solvers=tuple(prepare_set(statistics.hessian_II, config) for config in self._configs),
+            target_II=self._target(statistics),
+        )
 
     def convert(self, W_OI: torch.Tensor, prepared: PreparedInputs | None) -> SolvedLinear:
         """Solves one weight."""
@@ -52,25 +81,57 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         statistics = prepared.statistics
         W_OI = W_OI.float()
         target_OI = W_OI if prepared.target_II is None else W_OI @ prepared.target_II
-        weight = solve(target_OI, prepared.solver, self._config).weight
-        loss = quadratic_loss(W_OI - weight.dequantize(), statistics.hessian_II)
+        kept = self._best(W_OI, prepared, [*self._solve(target_OI, prepared)])
+        if self._config.refine_rounds:
+            kept = self._best(W_OI, prepared, [kept, self._refine(kept, target_OI, statistics)])
+        loss = quadratic_loss(W_OI - kept.weight.dequantize(), statistics.hessian_II)
         energy = quadratic_loss(W_OI, statistics.hessian_II)
         return SolvedLinear(
-            weight=weight,
+            weight=kept.weight,
             loss=loss,
             relative_loss=loss / energy if energy > 0 else 0.0,
             tokens=statistics.tokens,
-            damp_percent=prepared.solver.factor.damp_percent,
-            order=str(self._config.order),
-            warnings=_warnings(prepared),
+            damp_percent=kept.solver.factor.damp_percent,
+            order=str(kept.order),
+            refined=kept.refined if self._config.refine_rounds else None,
+            warnings=self._warnings(prepared, kept.solver),
         )
 
-    def _target(self, statistics: InputStatistics, solver: PreparedSet) -> torch.Tensor | None:
+    def _solve(self, target_OI: torch.Tensor, prepared: PreparedInputs) -> Iterator[_Attempt]:
+        for config, solver in zip(self._configs, prepared.solvers, strict=True):
+            yield _Attempt(weight=solve(target_OI, solver, config).weight, solver=solver, order=config.order)
+
+    def _refine(self, attempt: _Attempt, target_OI: torch.Tensor, statistics: InputStatistics) -> _Attempt:
+        H_II = statistics.hessian_II
+        damp = attempt.solver.factor.damp_percent * float(H_II.diagonal().mean())
+        weight = refine(attempt.weight, target_OI, H_II, damp=damp, rounds=self._config.refine_rounds)
+        return replace(attempt, weight=weight, refined=True)
+
+    def _best(self, W_OI: torch.Tensor, prepared: PreparedInputs, attempts: Sequence[_Attempt]) -> _Attempt:
+        """Returns the attempt with the least loss on held-out tokens, the first of equals."""
+        if len(attempts) == 1:
+            return attempts[0]
+
+        def loss(attempt: _Attempt) -> float:
+            return target_loss(W_OI, attempt.weight.dequantize(), prepared.judges, self._config.mismatch_alpha)
+
+        return min(attempts, key=loss)
+
+    def _target(self, statistics: InputStatistics) -> torch.Tensor | None:
         mismatch = statistics.mismatch
         if mismatch is None:
             return None
-        damp = solver.factor.damp_percent * float(mismatch.hessian_II.diagonal().mean())
+        damp = self._config.mismatch_damp * float(mismatch.hessian_II.diagonal().mean())
         return mismatch_map(mismatch.hessian_II, mismatch.cross_II, self._config.mismatch_alpha, damp)
+
+    def _warnings(self, prepared: PreparedInputs, solver: PreparedSet) -> tuple[str, ...]:
+        statistics = prepared.statistics
+        found = [*_warnings(statistics, solver.factor)]
+        if self.holds_out and statistics.held_out is None:
+            found.append(NOTHING_HELD_OUT)
+        if statistics.mismatch is not None and prepared.target_II is None:
+            found.append(NO_TARGET)
+        return tuple(found)
 
     def _round_starved(self, W_OI: torch.Tensor) -> SolvedLinear:
         config = self._config
@@ -78,8 +139,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         return SolvedLinear(weight=weight, warnings=(STARVED,))
 
 
-def _warnings(prepared: PreparedInputs) -> tuple[str, ...]:
-    statistics, factor = prepared.statistics, prepared.solver.factor
+def _warnings(statistics: InputStatistics, factor: InverseFactor) -> tuple[str, ...]:
     width = statistics.hessian_II.shape[0]
     found = []
     if statistics.tokens < width:

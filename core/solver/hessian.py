@@ -30,7 +30,7 @@ class InputStatistics:
 
     hessian_II: float32 [I, I], symmetric, mean over tokens. tokens: rows that were added. dead_inputs: inputs that
     were 0 in every row. dropped_rows: rows left out because they held a value that is not finite. mismatch: None where
-    no float path was carried along.
+    no float path was carried along. held_out: the same of tokens that are in none of these; None where none were kept.
     """
 
     hessian_II: torch.Tensor  # noqa: N815
@@ -38,6 +38,7 @@ class InputStatistics:
     dead_inputs: int
     dropped_rows: int
     mismatch: Mismatch | None = None
+    held_out: InputStatistics | None = None
 
 
 class HessianAccumulator:

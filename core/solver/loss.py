@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import torch
 
+from core.solver.hessian import InputStatistics
+
 
 def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
     """Returns tr(D H Dᵀ): with D = W - W_hat the mean squared change of the outputs, summed over them."""
     return float(torch.einsum("oi,oi->", D_OI @ H_II, D_OI))
+
+
+def target_loss(W_OI: torch.Tensor, W_hat_OI: torch.Tensor, inputs: InputStatistics, alpha: float) -> float:
+    """Returns the mean squared distance of W_hat x from (1-alpha) W x + alpha W x0, less what W_hat cannot change.
+
+    x0 is the float model's input of the same token. With D = W_hat - W and G = mean of x0 xᵀ that is
+    tr(D H Dᵀ) - 2 alpha tr(D (G-H)ᵀ Wᵀ); it may be negative. Without a float path it is the quadratic loss.
+    """
+    D_OI = W_hat_OI - W_OI
+    mismatch = inputs.mismatch
+    if mismatch is None:
+        return quadratic_loss(D_OI, inputs.hessian_II)
+    drift_II = mismatch.cross_II - mismatch.hessian_II
+    shift = float(torch.einsum("oi,oi->", D_OI, W_OI @ drift_II))
+    return quadratic_loss(D_OI, inputs.hessian_II) - 2 * alpha * shift
