@@ -102,7 +102,8 @@ class JobOptions(MethodOptions):
     """What is done to a model. What is left out takes the documented default."""
 
     method: Annotated[Method, Field(strict=False)] = Field(
-        default=Method.GPTQ, description="`rtn` rounds to nearest and takes no calibration."
+        default=Method.GPTQ,
+        description="`rtn` rounds to nearest and takes no calibration; `adaround` learns up or down.",
     )
     preset: Annotated[Preset, Field(strict=False)] | None = Field(
         default=None, description="Values between time and accuracy; options that are given go before the preset's."

@@ -3,6 +3,7 @@
 Standard library only: the API validates with this package and its image carries no torch.
 """
 
+from core.configs.adaround import AdaRoundConfig
 from core.configs.base import NO_OVERRIDES, SCHEMA_VERSION, QuantizationConfig
 from core.configs.calibration import CalibrationConfig
 from core.configs.gptq import GPTQConfig
@@ -19,6 +20,7 @@ __all__ = [
     "ORDER_FLAGS",
     "SCHEMA_VERSION",
     "ActivationRange",
+    "AdaRoundConfig",
     "CalibrationConfig",
     "Format",
     "GPTQConfig",

@@ -12,6 +12,7 @@ class Method(StrEnum):
 
     GPTQ = "gptq"
     RTN = "rtn"
+    ADAROUND = "adaround"
 
 
 class Preset(StrEnum):

@@ -6,6 +6,7 @@ Legend: O out_features, I in_features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -36,6 +37,10 @@ class SolvedLinear:
     warnings: tuple[str, ...] = ()
 
 
+def _unheard() -> None:
+    """Stands where nobody waits for a sign of life."""
+
+
 class BaseQuantizer(ABC, Generic[Prepared]):
     """One algorithm under one config. A new algorithm is one config class and one class like this."""
 
@@ -56,6 +61,9 @@ class BaseQuantizer(ABC, Generic[Prepared]):
 
     holds_out: bool = False
     """Whether the walk keeps some batches out of the statistics, to choose by."""
+
+    beat: Callable[[], None] = staticmethod(_unheard)
+    """What a method that iterates calls before each step: it tells that work goes on, and raises where it must stop."""
 
     @abstractmethod
     def prepare(self, statistics: InputStatistics | None) -> Prepared:

@@ -35,6 +35,8 @@ from core.solver.hessian import HessianAccumulator, InputStatistics
 
 Accumulator = HessianAccumulator | HeldOutAccumulator
 
+SECONDS_BETWEEN_BEATS = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockBatch:
@@ -148,6 +150,7 @@ class _BlockTask:
     quantizers: Mapping[str, BaseQuantizer[Any]]
     _solved: dict[str, SolvedLinear] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
+    _last_beat: float = field(default_factory=time.perf_counter)
 
     def batch_run(self, block: nn.Module, batch: BlockBatch) -> BatchRun:
         def run(states: torch.Tensor) -> torch.Tensor:
@@ -174,6 +177,7 @@ class _BlockTask:
     ) -> None:
         """Solves the linears of one input set that share their options."""
         started = time.perf_counter()
+        quantizer.beat = self._beat
         prepared = self._prepare(quantizer, names, statistics)
         preparing = (time.perf_counter() - started) / len(names)
         for name in names:
@@ -217,7 +221,18 @@ class _BlockTask:
         # Experts are many: their warnings stay in the report, where one sentence for each block sums them up.
         for message in () if NUMBERED_EXPERT.search(f".{name}") else solved.warnings:
             on_event(WarningRaised(code="linear", message=message, block=self.index, linear=name))
-        on_event(StageAdvanced(stage=Stage.QUANTIZING, done=len(self._solved), total=len(self.linears)))
+        self._advanced()
+
+    def _beat(self) -> None:
+        self._stop_if_asked()
+        now = time.perf_counter()
+        if now - self._last_beat > SECONDS_BETWEEN_BEATS:
+            self._last_beat = now
+            self._advanced()
+
+    def _advanced(self) -> None:
+        done, total = len(self._solved), len(self.linears)
+        self.walk.on_event(StageAdvanced(stage=Stage.QUANTIZING, done=done, total=total))
 
     def _stop_if_asked(self) -> None:
         if self.walk.should_stop():

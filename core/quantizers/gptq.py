@@ -10,6 +10,7 @@ import torch
 
 from core.configs import GPTQConfig, Order
 from core.quantizers.base import BaseQuantizer, SolvedLinear
+from core.quantizers.judged import STARVED, input_warnings
 from core.solver.factor import InverseFactor
 from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
@@ -18,9 +19,6 @@ from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.solver.target import mismatch_map
 from core.weights import QuantizedWeight
-
-STARVED = "No calibration token reached this linear; it was rounded to nearest."
-
 
 NO_TARGET = "The target of the float path could not be solved for; its own weights were rounded. Raise mismatch_damp."
 NOTHING_HELD_OUT = "Too few calibration batches to keep one out; choices were judged on the tokens solved with."
@@ -140,14 +138,5 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
 
 
 def _warnings(statistics: InputStatistics, factor: InverseFactor) -> tuple[str, ...]:
-    width = statistics.hessian_II.shape[0]
-    found = []
-    if statistics.tokens < width:
-        found.append(f"Only {statistics.tokens} calibration tokens for {width} inputs; use at least as many as inputs.")
-    if statistics.dead_inputs:
-        found.append(f"{statistics.dead_inputs} inputs were 0 in every calibration token; their weights were rounded.")
-    if statistics.dropped_rows:
-        found.append(f"{statistics.dropped_rows} calibration tokens had values that are not finite and were left out.")
-    if factor.steps:
-        found.append(f"Damping was raised to {factor.damp_percent:g}: {'; '.join(factor.steps)}.")
-    return tuple(found)
+    raised = (f"Damping was raised to {factor.damp_percent:g}: {'; '.join(factor.steps)}.",) if factor.steps else ()
+    return (*input_warnings(statistics), *raised)
