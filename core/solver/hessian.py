@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-# Columns per block of the triangle: wide enough for the product's full rate, narrow enough to skip most of the rest.
-BLOCK_COLUMNS = 512
+from core.solver.products import FloatRows, PackedRows, rows_of
+
+MIRROR_COLUMNS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +57,25 @@ class HessianAccumulator:
 
         float_X: the float model's inputs of the same tokens.
         """
-        X_NI, kept_N = self._rows(X, token_mask)
+        X_NI, kept_N = self._kept(X, token_mask)
+        rows = rows_of(X_NI)
         if float_X is None:
-            self._alone.add(X_NI)
+            self._alone.add(rows, X_NI.shape[0])
             return
         if self._paired is None or self._cross_II is None:
             self._paired = _Sum(X_NI.shape[1], X_NI.device)
             self._cross_II = torch.zeros_like(self._paired.upper_II)
-        self._paired.add(X_NI)
-        float_NI = float_X.reshape(-1, float_X.shape[-1]).float()
-        self._cross_II.addmm_((float_NI if kept_N is None else float_NI[kept_N]).T, X_NI)
+        self._paired.add(rows, X_NI.shape[0])
+        float_NI = float_X.reshape(-1, float_X.shape[-1])
+        rows.add_cross(self._cross_II, float_NI if kept_N is None else float_NI[kept_N])
 
     def finish(self) -> InputStatistics:
         """Returns the statistics; the accumulator's memory passes to them."""
         mismatch = None
         if self._paired is not None and self._cross_II is not None:
-            paired_II = self._paired.mean()
-            mismatch = Mismatch(cross_II=self._cross_II.div_(max(self._paired.tokens, 1)), hessian_II=paired_II)
             self._alone.take(self._paired)
+            cross_II = self._cross_II.div_(max(self._paired.tokens, 1))
+            mismatch = Mismatch(cross_II=cross_II, hessian_II=self._paired.mean())
         hessian_II = self._alone.mean()
         return InputStatistics(
             hessian_II=hessian_II,
@@ -83,9 +85,9 @@ class HessianAccumulator:
             mismatch=mismatch,
         )
 
-    def _rows(self, X: torch.Tensor, token_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _kept(self, X: torch.Tensor, token_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the rows that count, and which they are (None: all)."""
-        X_NI = X.reshape(-1, X.shape[-1]).float()
+        X_NI = X.reshape(-1, X.shape[-1])
         kept_N = torch.isfinite(X_NI.sum(dim=1))
         self._dropped_rows += int((~kept_N).sum())
         if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
@@ -100,17 +102,20 @@ class _Sum:
         self.upper_II = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
         self.tokens = 0
 
-    def add(self, X_NI: torch.Tensor) -> None:
-        self.tokens += X_NI.shape[0]
-        for start in range(0, X_NI.shape[1], BLOCK_COLUMNS):
-            stop = start + BLOCK_COLUMNS
-            self.upper_II[start:stop, start:].addmm_(X_NI[:, start:stop].T, X_NI[:, start:])
+    def add(self, rows: FloatRows | PackedRows, tokens: int) -> None:
+        self.tokens += tokens
+        rows.add_gram(self.upper_II)
 
     def take(self, other: _Sum) -> None:
         self.upper_II += other.upper_II
         self.tokens += other.tokens
 
     def mean(self) -> torch.Tensor:
-        """Returns the whole symmetric mean in memory of its own."""
-        mean_II = torch.triu(self.upper_II).div_(max(self.tokens, 1))
-        return mean_II.add_(torch.triu(mean_II, diagonal=1).T)
+        """Returns the whole symmetric mean in the sum's memory: the widest linear's is too large to have twice."""
+        mean_II = self.upper_II.div_(max(self.tokens, 1))
+        for start in range(0, mean_II.shape[0], MIRROR_COLUMNS):
+            stop = start + MIRROR_COLUMNS
+            corner = torch.triu(mean_II[start:stop, start:stop])
+            mean_II[start:stop, start:stop] = corner + torch.triu(corner, diagonal=1).T
+            mean_II[stop:, start:stop] = mean_II[start:stop, stop:].T
+        return mean_II

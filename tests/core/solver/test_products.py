@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numba
+import pytest
+import torch
+
+from core.solver import bfloat16_kernels
+from core.solver.products import FloatRows, PackedRows, rows_of
+from tests.core.solver.problems import correlated_inputs
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "width"), [(1, 1), (2, 48), (77, 50), (2050, 131)])
+def test_the_triangle_is_that_of_the_exact_product(tokens: int, width: int, dtype: torch.dtype) -> None:
+    """Added twice, XᵀX is summed in float32 for odd token counts, partial panels and several chunks alike."""
+    X_NI = correlated_inputs(tokens, width).to(dtype)
+    sum_II = torch.zeros(width, width)
+    for _ in range(2):
+        rows_of(X_NI).add_gram(sum_II)
+    exact = 2 * (X_NI.double().T @ X_NI.double())
+    torch.testing.assert_close(sum_II.triu(), exact.triu().float(), rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "width"), [(1, 1), (2, 48), (77, 50), (2050, 131)])
+def test_the_cross_product_is_exact_and_has_the_other_side_first(tokens: int, width: int, dtype: torch.dtype) -> None:
+    """Rows of two paths give otherᵀ X, not its transpose."""
+    X_NI, other = correlated_inputs(tokens, width).to(dtype), correlated_inputs(tokens, width, seed=3).to(dtype)
+    sum_II = torch.zeros(width, width)
+    rows_of(X_NI).add_cross(sum_II, other)
+    exact = other.double().T @ X_NI.double()
+    torch.testing.assert_close(sum_II, exact.float(), rtol=2e-5, atol=2e-4)
+
+
+def test_rows_without_tokens_add_nothing() -> None:
+    """A batch of padding only leaves the sums alone."""
+    sum_II = torch.ones(5, 5)
+    rows = rows_of(torch.empty(0, 5, dtype=torch.bfloat16))
+    rows.add_gram(sum_II)
+    rows.add_cross(sum_II, torch.empty(0, 5, dtype=torch.bfloat16))
+    assert torch.equal(sum_II, torch.ones(5, 5))
+
+
+def test_bfloat16_is_packed_where_the_processor_multiplies_it() -> None:
+    """The instruction decides about bfloat16 rows; float32 rows are never rounded."""
+    kind = PackedRows if bfloat16_kernels.is_available() else FloatRows
+    assert isinstance(rows_of(torch.ones(2, 3, dtype=torch.bfloat16)), kind)
+    assert isinstance(rows_of(torch.ones(2, 3)), FloatRows)
+
+
+def test_the_sums_do_not_depend_on_the_number_of_threads() -> None:
+    """One thread and all of them give the same bytes."""
+    X_NI = correlated_inputs(300, 200).bfloat16()
+    found = []
+    threads = numba.get_num_threads()
+    try:
+        for count in (1, threads):
+            numba.set_num_threads(count)
+            found.append(torch.zeros(200, 200))
+            rows_of(X_NI).add_gram(found[-1])
+    finally:
+        numba.set_num_threads(threads)
+    assert torch.equal(*found)
