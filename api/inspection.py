@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from api.errors import ApiError
+from api.preflight import budget_config, check_options
 from api.refusals import refusal_of
 from api.schemas.jobs import EstimateView
 from api.schemas.models import ConfigCheckView, InspectionView, InspectRequest, ModelFactsView, RefusalView
@@ -12,8 +13,6 @@ from api.schemas.requests import HubModel, JobOptions
 from api.services import Services
 from api.submission import calibration_config, hub_spec, located, quantization_config
 from core.errors import CoreError, ModelRefusedError
-from core.preflight.checks import check_config
-from core.preflight.resources import estimate
 from core.preflight.source import ModelFacts, inspect_source
 
 COMMON_GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -44,10 +43,10 @@ def _check(options: JobOptions, facts: ModelFacts | None) -> ConfigCheckView:
     """Checks one config; without facts, as far as the options alone can tell."""
     try:
         config, calibration = quantization_config(options), calibration_config(options)
+        budget_config(options)
         if facts is None:
             return ConfigCheckView(accepted=True, refusal=None, warnings=[], estimate=None)
-        warnings = check_config(config, facts, options.targets, calibration, options.formats)
-        needed = estimate(facts, config, calibration, options.formats)
+        warnings, needed = check_options(options, config, calibration, facts)
     except (CoreError, ApiError) as error:
         return ConfigCheckView(accepted=False, refusal=_refusal(error), warnings=[], estimate=None)
     return ConfigCheckView(accepted=True, refusal=None, warnings=warnings, estimate=EstimateView(**asdict(needed)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from api.builtin_set import BuiltinSet
+from api.calibration_facts import CalibrationFacts
 from api.metrics import Metrics
 from api.paging import PageSigner, load_or_create_secret
 from api.ratelimit import RateLimiter
@@ -37,6 +38,7 @@ class Services:
     artifacts: ArtifactStore
     waker: Waker
     builtin_set: BuiltinSet
+    calibration_facts: CalibrationFacts
     signer: PageSigner
     metrics: Metrics
     hub: Hub
@@ -53,6 +55,7 @@ class Services:
             artifacts=artifacts,
             waker=Waker(settings),
             builtin_set=BuiltinSet(database, artifacts),
+            calibration_facts=CalibrationFacts(artifacts, settings.data_dir / "uploads"),
             signer=PageSigner(_secret(settings)),
             metrics=Metrics(),
             rates=RateLimiter(),

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.calibration_facts import draw_warnings
 from api.deps import Principal
 from api.errors import InvalidRequestError
+from api.preflight import budget_config, check_options
 from api.problems import FieldProblem
 from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest, PathModel
 from api.services import Services
+from core.calibration.hub import PREFIX as HUB_PREFIX
+from core.calibration.hub import SELF_SET, parse_hub
 from core.configs import (
     ORDER_FLAGS,
     CalibrationConfig,
@@ -26,12 +30,11 @@ from core.configs import (
     parse_formats,
 )
 from core.errors import InvalidConfigError
-from core.preflight.checks import check_config
-from core.preflight.resources import Estimate, estimate
+from core.preflight.resources import Estimate
 from core.preflight.roots import resolve_model_path
 from core.preflight.source import inspect_source
 from store.errors import NotFoundError
-from store.jobs import NewJob
+from store.jobs import CalibrationSet, NewJob
 from store.workers import Needs
 
 CONFIG_OPTIONS = {*all_options(), "preset", *ORDER_FLAGS}
@@ -60,11 +63,12 @@ def prepare_submission(
 ) -> Submission:
     """Returns the job to store; raises an error of core or of the API, naming the field, where it cannot run."""
     config = quantization_config(request)
-    drawn = calibration_config(request)
+    drawn, budget = calibration_config(request), budget_config(request)
     model = _checked_model(request, config, drawn, services)
+    stored = None if drawn is None else _calibration_set(request, services, principal)
     calibration = None
     if drawn is not None:
-        calibration = {"set": _calibration_set_id(request, services, principal), **drawn.to_dict()}
+        calibration = {"set": request.calibration.set if stored is None else stored.id, **drawn.to_dict()}
     spec = {
         "model": model.spec,
         "quantization": config.to_dict(),
@@ -73,11 +77,12 @@ def prepare_submission(
         "targets": list(request.targets),
         "evaluate": request.evaluate,
         "needs": request.needs.model_dump(exclude_none=True),
+        **({} if budget is None else {"budget": budget.to_dict()}),
     }
     job = NewJob(
         owner_key_id=principal.owner_id,
         spec=spec,
-        calibration_set_id=None if calibration is None else calibration["set"],
+        calibration_set_id=None if stored is None else stored.id,
         queue_class=_queue_class(request, services),
         needs=_needs(request, model.estimate),
         priority=request.priority,
@@ -86,7 +91,10 @@ def prepare_submission(
         idempotency_key=idempotency_key,
         request_sha256=_request_hash(request, spec),
     )
-    return Submission(job=job, warnings=model.warnings, estimate=model.estimate)
+    told = model.warnings
+    if stored is not None and drawn is not None and request.calibration.set != BUILTIN_SET:
+        told += tuple(draw_warnings(services.calibration_facts.of(stored), drawn))
+    return Submission(job=job, warnings=told, estimate=model.estimate)
 
 
 def _queue_class(request: JobRequest, services: Services) -> str:
@@ -123,12 +131,8 @@ def _checked_model(
         return _CheckedModel(spec=hub_spec(model))
     spec, folder = located(model, services)
     facts = inspect_source(folder)
-    warnings = check_config(config, facts, request.targets, calibration, request.formats)
-    return _CheckedModel(
-        spec=spec,
-        warnings=tuple(warnings),
-        estimate=estimate(facts, config, calibration, request.formats),
-    )
+    warnings, needed = check_options(request, config, calibration, facts)
+    return _CheckedModel(spec=spec, warnings=tuple(warnings), estimate=needed)
 
 
 def hub_spec(model: HubModel) -> dict[str, Any]:
@@ -165,12 +169,22 @@ def calibration_config(request: JobOptions) -> CalibrationConfig | None:
     return None
 
 
-def _calibration_set_id(request: JobRequest, services: Services, principal: Principal) -> str:
-    if request.calibration.set == BUILTIN_SET:
-        return services.builtin_set.for_owner(principal.owner_id).id
+def _calibration_set(request: JobRequest, services: Services, principal: Principal) -> CalibrationSet | None:
+    """Returns the stored text that is drawn from; None where the worker fetches it, or the model writes it.
+
+    Raises InvalidConfigError on a name that is no data set's, InvalidRequestError on a set that is not there.
+    """
+    name = request.calibration.set
+    if name == BUILTIN_SET:
+        return services.builtin_set.for_owner(principal.owner_id)
+    if name == SELF_SET:
+        return None
+    if name.startswith(HUB_PREFIX):
+        parse_hub(name)
+        return None
     try:
         with services.database.reading() as repository:
-            return repository.get_calibration_set(request.calibration.set, principal.sees).id
+            return repository.get_calibration_set(name, principal.sees)
     except NotFoundError as error:
         problem = FieldProblem(pointer="#/calibration/set", detail=str(error))
         raise InvalidRequestError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from api.schemas.budget import BudgetView
 from api.schemas.files import ArtifactView, CalibrationSetView
 from api.schemas.jobs import (
     AttemptView,
@@ -20,7 +21,11 @@ from api.schemas.jobs import (
     ProgressView,
     StreamedEventView,
 )
+from core.calibration.texts import TextFacts
 from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow, LogLine
+
+BUDGET_PLAN = "budget_plan"
+"""The key of a job's `resolved` that has a view of its own: it is much larger than the rest."""
 
 
 def job_path(job_id: str) -> str:
@@ -36,7 +41,7 @@ def job_view(job: Job) -> JobView:
         state=job.state,
         stage=job.stage,
         spec=spec_view(job.spec),
-        resolved=dict(job.resolved),
+        resolved={name: value for name, value in job.resolved.items() if name != BUDGET_PLAN},
         labels=dict(job.labels),
         queue_class=job.queue_class,
         needs=NeedsView(**asdict(job.needs)),
@@ -115,6 +120,11 @@ def linear_view(row: LinearRow) -> LinearView:
     return LinearView(**{**asdict(row), "warnings": list(row.warnings)})
 
 
+def budget_view(plan: Mapping[str, Any]) -> BudgetView:
+    """Returns a stored plan."""
+    return BudgetView.model_validate({name: plan[name] for name in BudgetView.model_fields if name in plan})
+
+
 def artifact_view(artifact: Artifact) -> ArtifactView:
     """Returns one file."""
     return ArtifactView(
@@ -128,8 +138,8 @@ def artifact_view(artifact: Artifact) -> ArtifactView:
     )
 
 
-def calibration_set_view(stored: CalibrationSet, warnings: tuple[str, ...] = ()) -> CalibrationSetView:
-    """Returns one stored text."""
+def calibration_set_view(stored: CalibrationSet, facts: TextFacts | None = None) -> CalibrationSetView:
+    """Returns one stored text, with what a look over it found where somebody looked."""
     return CalibrationSetView(
         id=stored.id,
         name=stored.name,
@@ -138,7 +148,10 @@ def calibration_set_view(stored: CalibrationSet, warnings: tuple[str, ...] = ())
         size_bytes=stored.size_bytes,
         documents=stored.documents,
         created_at=stored.created_at,
-        warnings=list(warnings),
+        conversations=None if facts is None else facts.conversations,
+        characters=None if facts is None else facts.characters,
+        estimated_tokens=None if facts is None else facts.estimated_tokens,
+        warnings=[] if facts is None else list(facts.warnings),
     )
 
 

@@ -12,12 +12,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cli.calibration_text import CalibrationSource
 from cli.client import ServiceClient
 from cli.demo_service import DemoService
 from cli.errors import CliError, ExitCode
 from cli.job_text import job_seconds
 from cli.jobs import Submission, download, post_job
-from cli.options import CalibrationOptions, QuantizationOptions
+from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
 from cli.output import bytes_text, duration_text, err, out, print_json
 from cli.progress_view import progress_view
 from cli.service.checks import check_port, check_writable, free_port, lock_data_dir
@@ -156,9 +157,10 @@ def _submission(model: Path) -> Submission:
     return Submission(
         model=str(model),
         revision=None,
-        calibration_file=None,
+        source=CalibrationSource(None),
         quantization=QuantizationOptions(values={"bits": BITS, "group_size": GROUP_SIZE}),
         calibration=CalibrationOptions(),
+        budget=BudgetOptions(),
         targets=("transformers", "gptqmodel"),
         formats=(),
         labels=("from=demo",),

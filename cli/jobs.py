@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.calibration_text import CalibrationSource
 from cli.client import ServiceClient
 from cli.download import RemoteFile, check_sums, fetch_all
 from cli.errors import CliError, ExitCode
@@ -18,20 +19,21 @@ from cli.settings import client_settings
 from cli.watch import TERMINAL, follow
 
 if TYPE_CHECKING:
-    from cli.options import CalibrationOptions, QuantizationOptions
+    from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
 
 PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What `jobs submit` was asked for. model: a folder or a hub id; calibration_file: None for the built-in text."""
+    """What `jobs submit` was asked for. model: a folder or a hub id; source: the calibration text."""
 
     model: str
     revision: str | None
-    calibration_file: Path | None
+    source: CalibrationSource
     quantization: QuantizationOptions
     calibration: CalibrationOptions
+    budget: BudgetOptions
     targets: tuple[str, ...]
     formats: tuple[str, ...]
     labels: tuple[str, ...]
@@ -69,12 +71,16 @@ def submit_job(submission: Submission, *, url: str | None, api_key: str | None, 
 def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
     """Uploads the calibration text where there is one, submits the job and returns it."""
     calibration = submission.calibration.given()
-    if submission.calibration_file is not None:
-        calibration["set"] = client.upload("/v1/calibration-sets", submission.calibration_file)["id"]
+    submission.source.check()
+    if submission.source.stored_elsewhere:
+        calibration["set"] = submission.source.name
+    elif submission.source.file is not None:
+        calibration["set"] = client.upload("/v1/calibration-sets", submission.source.file)["id"]
     fields = {
         "model": model_field(submission.model, submission.revision),
         **submission.quantization.given(),
         "calibration": calibration,
+        "budget": submission.budget.given(),
         "targets": list(submission.targets),
         **({"formats": list(submission.formats)} if submission.formats else {}),
         "labels": dict(_label(text) for text in submission.labels),

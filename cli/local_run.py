@@ -10,39 +10,54 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cli.budget_view import curve_picture, plan_table
+from cli.calibration_text import CalibrationSource, draw_line, remarks
 from cli.errors import CliError, ExitCode
 from cli.loss_summary import loss_table, summarise
 from cli.output import bytes_text, duration_text, err, out, print_json
 from cli.progress_view import ProgressState, progress_view
 from cli.stop_request import stop_on_signals
+from core.budget.request import BudgetRequest, check_budget
+from core.calibration.hub import SELF_SET
 from core.configs import Format, Method
 from core.errors import RunStoppedError
 from core.events import Event, LinearQuantized, RunStarted, WarningRaised
 from core.preflight.checks import check_config
-from core.preflight.resources import MAX_SHARD_BYTES, available_memory, check_disk, check_file_size, estimate
+from core.preflight.resources import (
+    MAX_SHARD_BYTES,
+    available_memory,
+    check_disk,
+    check_file_size,
+    check_memory,
+    estimate,
+    generation_bytes,
+)
 from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rich.console import Console
 
-    from cli.options import CalibrationOptions, QuantizationOptions
+    from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
     from cli.progress_view import ProgressView
+    from core.budget.plan import BudgetPlan
     from core.calibration.windows import CalibrationWindows
     from core.report import QuantizationReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRun:
-    """What `bitmill run` was asked for. calibration_file: None for the built-in text."""
+    """What `bitmill run` was asked for. source: the calibration text."""
 
     src: Path
     dst: Path
-    calibration_file: Path | None
+    source: CalibrationSource
     quantization: QuantizationOptions
     calibration: CalibrationOptions
+    budget: BudgetOptions
     targets: tuple[str, ...]
     formats: tuple[Format, ...]
     keep_work: bool
@@ -52,17 +67,32 @@ class LocalRun:
         """Returns where finished blocks lie until the artifact is complete."""
         return self.dst.with_name(f"{self.dst.name}.work")
 
+    def wanted_plan(self) -> BudgetRequest | None:
+        """Returns what a plan is to be made for; None without a budget."""
+        budget = self.budget.config()
+        if budget is None:
+            return None
+        config = self.quantization.config()
+        return BudgetRequest(config=config, budget=budget, targets=self.targets, formats=self.formats)
+
 
 def run_local(request: LocalRun, *, as_json: bool) -> None:
     """Runs to the end and prints the summary; raises the engine's errors, RunStoppedError after Ctrl-C."""
     console = err()
     _check_destination(request)
+    request.source.check()
     config = request.quantization.config()
     facts = inspect_source(request.src)
     calibration = None if config.method is Method.RTN else request.calibration.config()
-    for warning in check_config(config, facts, request.targets, calibration, request.formats):
+    if (wanted := request.wanted_plan()) is not None:
+        config, warnings = check_budget(wanted, facts, calibration)
+    else:
+        warnings = check_config(config, facts, request.targets, calibration, request.formats)
+    for warning in warnings:
         _warn(console, warning)
     needs = estimate(facts, config, calibration, request.formats)
+    if request.source.name == SELF_SET:
+        check_memory(generation_bytes(facts))
     check_disk(request.dst.absolute().parent, needs.disk_bytes)
     check_file_size(min(needs.artifact_bytes, MAX_SHARD_BYTES))
     if (available := available_memory()) < needs.ram_bytes:
@@ -99,18 +129,20 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
         console.print("Stopping after the batch under way; Ctrl-C again ends at once.", style="yellow")
 
     with progress_view(console) as view, stop_on_signals(note_stop) as should_stop:
-        view.show(ProgressState(label="calibrating", fraction=0.0, detail="tokenizing the calibration text"))
-        windows = _windows(request)
+        printer = _EventPrinter(view, console)
         try:
+            windows = _windows(request, view, console, should_stop)
+            plan = _plan(request, windows, printer, should_stop)
             return quantize_checkpoint(
                 request.src,
                 request.dst,
-                request.quantization.config(),
+                request.quantization.config() if plan is None else plan.config,
                 windows,
                 work_dir=request.work_dir,
                 formats=request.formats,
-                on_event=_EventPrinter(view, console),
+                on_event=printer,
                 should_stop=should_stop,
+                plan=plan,
             )
         except RunStoppedError as error:
             raise CliError(
@@ -121,18 +153,48 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
             ) from error
 
 
-def _windows(request: LocalRun) -> CalibrationWindows | None:
-    """Returns the calibration windows; None for a method that does not calibrate."""
+def _windows(
+    request: LocalRun, view: ProgressView, console: Console, should_stop: Callable[[], bool]
+) -> CalibrationWindows | None:
+    """Returns the calibration windows, and says what they are; None for a method that does not calibrate."""
     if request.quantization.config().method is Method.RTN:
         return None
-    from core.calibration.builtin import builtin_text
-    from core.calibration.texts import read_documents
     from core.calibration.windows import draw_windows
     from core.evaluation.loading import load_tokenizer
 
-    file = request.calibration_file
-    documents = builtin_text("calibration") if file is None else read_documents(file)
-    return draw_windows(documents, load_tokenizer(request.src), request.calibration.config())
+    def advance(done: int, total: int) -> None:
+        if should_stop():
+            raise RunStoppedError(blocks_done=0)
+        view.show(ProgressState(label="calibrating", fraction=done / total, detail="the model writes its own text"))
+
+    view.show(ProgressState(label="calibrating", fraction=0.0, detail="reading the calibration text"))
+    source, config = request.source, request.calibration.config()
+    documents = source.documents(request.src, config, request.work_dir, advance)
+    for remark in remarks(source, documents):
+        _warn(console, remark)
+    windows = draw_windows(documents, load_tokenizer(request.src), config)
+    console.print(draw_line(source, windows, config.seed), style="dim", soft_wrap=True)
+    return windows
+
+
+def _plan(
+    request: LocalRun,
+    windows: CalibrationWindows | None,
+    printer: _EventPrinter,
+    should_stop: Callable[[], bool],
+) -> BudgetPlan | None:
+    """Returns the budget's plan, the one of the work folder where it is for this very run; None without a budget."""
+    wanted = request.wanted_plan()
+    if wanted is None or windows is None:
+        return None
+    from core.budget.store import plan_once
+
+    plan = plan_once(request.src, wanted, windows, request.work_dir, on_event=printer, should_stop=should_stop)
+    for warning in plan.warnings:
+        _warn(printer.console, warning)
+    printer.console.print(plan_table(plan))
+    printer.console.print(curve_picture(plan))
+    return plan
 
 
 class _EventPrinter:
@@ -140,7 +202,7 @@ class _EventPrinter:
 
     def __init__(self, view: ProgressView, console: Console) -> None:
         self._view = view
-        self._console = console
+        self.console = console
         self._estimator = ProgressEstimator()
         self._detail = ""
 
@@ -148,9 +210,9 @@ class _EventPrinter:
         """Takes one event."""
         progress = self._estimator.update(event)
         if isinstance(event, RunStarted) and event.blocks_resumed:
-            self._console.print(f"Going on after {event.blocks_resumed} of {event.blocks_total} finished blocks.")
+            self.console.print(f"Going on after {event.blocks_resumed} of {event.blocks_total} finished blocks.")
         elif isinstance(event, WarningRaised):
-            _warn(self._console, event.message)
+            _warn(self.console, event.message)
         elif isinstance(event, LinearQuantized):
             self._detail = linear_text(event.linear, event.relative_loss)
         self._view.show(state_from(progress, self._detail))

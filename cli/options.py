@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -18,6 +18,7 @@ import typer
 from core.configs import (
     CONFIG_CLASSES,
     DEFAULT_FORMATS,
+    BudgetConfig,
     CalibrationConfig,
     Format,
     GPTQConfig,
@@ -34,6 +35,7 @@ from core.preflight.targets import Target
 
 GRID = "Grid"
 CALIBRATION = "Calibration"
+BUDGET = "Budget"
 CONNECTION = "Connection"
 
 TargetOption = Annotated[
@@ -123,14 +125,37 @@ class CalibrationOptions:
         return CalibrationConfig.from_dict(self.given())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetOptions:
+    """What was typed about a budget: fields of a request, without what was not given."""
+
+    prefix: ClassVar = "budget_"
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parameters() -> Iterator[inspect.Parameter]:
+        """Yields a command's parameter for each option of a budget."""
+        for declared in declared_options(BudgetConfig).values():
+            yield _declared_parameter(replace(declared, name=f"{BudgetOptions.prefix}{declared.name}"), BUDGET)
+
+    def given(self) -> dict[str, Any]:
+        """Returns what was typed, by the fields of a request's `budget`."""
+        return {name.removeprefix(self.prefix): value for name, value in self.values.items()}
+
+    def config(self) -> BudgetConfig | None:
+        """Returns the checked config, None where no budget was typed; raises InvalidConfigError naming the field."""
+        return BudgetConfig.from_dict(self.given()) if self.values else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Bundle:
     """A parameter of a command that stands for many options."""
 
-    kinds: ClassVar = (QuantizationOptions, CalibrationOptions)
+    kinds: ClassVar = (QuantizationOptions, CalibrationOptions, BudgetOptions)
 
     name: str
-    kind: type[QuantizationOptions | CalibrationOptions]
+    kind: type[QuantizationOptions | CalibrationOptions | BudgetOptions]
 
     def take(self, values: dict[str, Any]) -> None:
         """Replaces the options in a command's arguments by the bundle."""
@@ -139,7 +164,7 @@ class _Bundle:
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command one parameter for each option that its QuantizationOptions and CalibrationOptions stand for."""
+    """Gives a command one parameter for each option that its bundles stand for."""
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     bundles: list[_Bundle] = []

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from core.calibration.hub import DEFAULT_ENDPOINT
+from store.settings import settings_from_env
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -14,6 +18,24 @@ class ClientSettings:
 
     url: str
     api_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """Where data sets come from (BITMILL_HUB_ENDPOINT, BITMILL_HUB_TOKEN) and where they are kept."""
+
+    endpoint: str
+    token: str | None
+    cache_dir: Path
+
+
+def hub_settings() -> HubSettings:
+    """Returns the settings for the hub; the cache is the worker's."""
+    return HubSettings(
+        endpoint=os.environ.get("BITMILL_HUB_ENDPOINT") or DEFAULT_ENDPOINT,
+        token=os.environ.get("BITMILL_HUB_TOKEN") or None,
+        cache_dir=settings_from_env().cache_dir / "hub",
+    )
 
 
 def client_settings(url: str | None = None, api_key: str | None = None) -> ClientSettings:

@@ -91,6 +91,9 @@ class CalibrationProblem(StrEnum):
     MALFORMED = "calibration_malformed"
     TOO_LARGE = "calibration_too_large"
     TOO_FEW_TOKENS = "calibration_too_few_tokens"
+    NO_CHAT_TEMPLATE = "calibration_no_chat_template"
+    DATASET_UNUSABLE = "calibration_dataset_unusable"
+    TOO_SLOW = "calibration_too_slow"
 
 
 class CalibrationRefusedError(CoreError):

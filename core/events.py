@@ -99,9 +99,40 @@ class WarningRaised(Event):
     linear: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationDrawn(Event):
+    """The windows are drawn. tokens_available: exactly, in all documents. sha256: digest of the windows."""
+
+    kind: ClassVar[str] = "calibration_drawn"
+    documents: int
+    tokens_available: int
+    samples: int
+    seq_len: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetPlanned(Event):
+    """Bits and group sizes are chosen. bits: per quantized weight. divergence: predicted. plan: the whole `to_dict`."""
+
+    kind: ClassVar[str] = "budget_planned"
+    bits: float
+    divergence: float
+    plan: dict[str, Any]
+
+
 EVENT_CLASSES: dict[str, type[Event]] = {
     event.kind: event
-    for event in (RunStarted, StageStarted, StageAdvanced, LinearQuantized, BlockQuantized, WarningRaised)
+    for event in (
+        RunStarted,
+        StageStarted,
+        StageAdvanced,
+        CalibrationDrawn,
+        BudgetPlanned,
+        LinearQuantized,
+        BlockQuantized,
+        WarningRaised,
+    )
 }
 
 

@@ -19,6 +19,7 @@ import torch
 
 from core.assembly import Assembly, account, bits_per_weight
 from core.block_records import BlockRecords, restored_states, starved_experts, stored_states
+from core.budget.plan import BudgetPlan
 from core.calibration.windows import CalibrationWindows
 from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Manifest
@@ -74,6 +75,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     on_fault: Callable[[str], None] = lambda _: None,
     resources: Resources | None = None,
     provenance: Mapping[str, Any] | None = None,
+    plan: BudgetPlan | None = None,
 ) -> QuantizationReport:
     """Quantizes every linear of every block and writes the artifact; returns the report that lies in it.
 
@@ -82,6 +84,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     formats: the layouts that are written from the same solved blocks; they are no part of what a run resumes by.
     should_stop is asked between batches and linears. on_fault is told each named point of `core.checkpoint.manifest`.
     provenance: JSON values about the source (`model`, `dataset`, no paths), kept in report, config and card.
+    plan: where the config comes from a budget; kept in the report.
     Raises ModelRefusedError, InvalidConfigError, CalibrationRefusedError before any work; NumericalError,
     RunStoppedError (resumable), ArtifactInvalidError.
     """
@@ -100,6 +103,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
             calibration=calibration if quantizer.needs_calibration else None,
             walk=BlockWalk(quantizer=quantizer, on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
+            plan=plan,
         )
         manifest = run.open(work_dir, on_fault)
         run.quantize_blocks(manifest)
@@ -120,6 +124,7 @@ class _Run:
     calibration: CalibrationWindows | None
     walk: BlockWalk
     provenance: dict[str, Any]
+    plan: BudgetPlan | None
     facts: ModelFacts = field(init=False)
     skeleton: Skeleton = field(init=False)
     records: BlockRecords = field(init=False)
@@ -282,6 +287,7 @@ class _Run:
             calibration_tokens=calibration.tokens_NT.numel() if calibration else 0,
             warnings=tuple(warnings),
             provenance=self.provenance,
+            budget=None if self.plan is None else self.plan.to_dict(),
         )
 
     @contextmanager

@@ -59,7 +59,7 @@ class QuantizationReport:
     config: the quantization config's `to_dict`. bits_per_weight: bits on disk (codes, scales, zeros, group indexes)
     per weight of the quantized linears. seconds_by_stage: wall time, keyed by `core.events.Stage` values.
     calibration_sha256: digest of the token windows, None without calibration. versions: program name to version.
-    provenance: what the caller knows about the source, never a local path.
+    provenance: what the caller knows about the source, never a local path. budget: the plan's `to_dict`, None without.
     """
 
     config: dict[str, Any]
@@ -75,6 +75,7 @@ class QuantizationReport:
     calibration_tokens: int = 0
     warnings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    budget: dict[str, Any] | None = None
 
     @property
     def seconds(self) -> float:

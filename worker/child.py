@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from core.budget.request import BudgetRequest, check_budget
 from core.checkpoint.checksums import verify_sha256sums
-from core.configs import CalibrationConfig, config_from_dict
+from core.configs import BudgetConfig, CalibrationConfig, config_from_dict
 from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
-from core.events import Event, RunStarted, Stage, StageStarted, WarningRaised
+from core.events import BudgetPlanned, CalibrationDrawn, Event, RunStarted, Stage, StageStarted, WarningRaised
 from core.preflight.checks import check_config
 from core.preflight.resources import MAX_SHARD_BYTES, check_disk, check_file_size, check_memory, estimate
 from core.preflight.source import inspect_source
@@ -32,6 +33,7 @@ from worker.faults import FaultPoint, Faults
 from worker.protocol import CalibrationText, QuantizeSpec, Result, Stopped
 
 if TYPE_CHECKING:
+    from core.budget.plan import BudgetPlan
     from core.calibration.windows import CalibrationWindows
 
 LOCK_FILE = "child.lock"
@@ -54,7 +56,7 @@ class Attempt:
         """Runs every stage and returns the last line; raises core errors, RunStoppedError among them."""
         self._preflight()
         calibration = None if self._spec.calibration is None else self._calibrate(self._spec.calibration)
-        self._quantize(calibration)
+        self._quantize(calibration, self._plan(calibration))
         return Result(evaluation=self._evaluate() if self._spec.evaluate else None, resolved=self._resolved)
 
     def _preflight(self) -> None:
@@ -63,9 +65,14 @@ class Attempt:
         calibration = None if options is None else CalibrationConfig.from_dict(options.options)
         facts = inspect_source(self._spec.model_dir)
         self._max_positions = facts.max_positions
-        for message in check_config(self._config, facts, self._spec.targets, calibration, self._spec.formats):
+        config = self._config
+        if self._budget is None:
+            warnings = check_config(config, facts, self._spec.targets, calibration, self._spec.formats)
+        else:
+            config, warnings = check_budget(self._budget, facts, calibration)
+        for message in warnings:
             self._emit(WarningRaised(code="preflight", message=message))
-        needed = estimate(facts, self._config, calibration, self._spec.formats)
+        needed = estimate(facts, config, calibration, self._spec.formats)
         # What an earlier attempt left in the work folder counts as there already.
         check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
         check_file_size(min(needed.artifact_bytes, MAX_SHARD_BYTES))
@@ -74,19 +81,54 @@ class Attempt:
     def _calibrate(self, text: CalibrationText) -> CalibrationWindows:
         self._begin(Stage.CALIBRATING)
         # Loading torch and transformers takes seconds: only now that the job has passed what can be checked without.
-        from worker.measure import draw  # noqa: PLC0415
+        from worker.measure import draw, write_text  # noqa: PLC0415
 
-        windows = draw(text.path, self._spec.model_dir, CalibrationConfig.from_dict(text.options))
+        config = CalibrationConfig.from_dict(text.options)
+        if text.write:
+            write_text(self._spec.model_dir, config, text.path, self._progress)
+        windows = draw(text.path, self._spec.model_dir, config)
+        self._emit(
+            CalibrationDrawn(
+                documents=windows.documents,
+                tokens_available=windows.tokens_available,
+                samples=windows.samples,
+                seq_len=windows.seq_len,
+                sha256=windows.sha256,
+            )
+        )
         for message in windows.warnings:
             self._emit(WarningRaised(code="calibration", message=message))
         self._resolved["calibration_windows_sha256"] = windows.sha256
         return windows
 
-    def _quantize(self, calibration: CalibrationWindows | None) -> None:
+    @property
+    def _budget(self) -> BudgetRequest | None:
+        spec = self._spec
+        if spec.budget is None:
+            return None
+        budget = BudgetConfig.from_dict(spec.budget)
+        return BudgetRequest(config=self._config, budget=budget, targets=spec.targets, formats=spec.formats)
+
+    def _plan(self, calibration: CalibrationWindows | None) -> BudgetPlan | None:
+        """Chooses bits and group sizes under the budget, or takes over what an earlier attempt chose."""
+        request = self._budget
+        if request is None or calibration is None:
+            return None
+        from worker.measure import plan_under  # noqa: PLC0415 - as above
+
+        spec = self._spec
+        plan = plan_under(request, spec.model_dir, calibration, spec.plan, spec.work_dir.parent, self._progress)
+        self._emit(BudgetPlanned(bits=plan.bits, divergence=plan.divergence, plan=plan.to_dict()))
+        for message in plan.warnings:
+            self._emit(WarningRaised(code="budget", message=message))
+        return plan
+
+    def _quantize(self, calibration: CalibrationWindows | None, plan: BudgetPlan | None) -> None:
         spec = self._spec
         if self._finished_before():
             return
         engine = load_engine(spec.engine_file)
+        config = self._config if plan is None else plan.config
         options: dict[str, Any] = {
             "work_dir": spec.work_dir,
             "formats": spec.formats,
@@ -95,15 +137,17 @@ class Attempt:
             "on_fault": self._faults.hit,
             "provenance": spec.provenance,
         }
+        if plan is not None:
+            options["plan"] = plan
         if spec.threads is not None:
             options["resources"] = limited(spec.threads)
         try:
-            engine(spec.model_dir, spec.out_dir, self._config, calibration, **options)
+            engine(spec.model_dir, spec.out_dir, config, calibration, **options)
         except ResumeRefusedError as error:
             # Another machine or version began this job: its blocks cannot be mixed with ours, so start from the first.
             self._emit(WarningRaised(code="restarted", message=f"{error.field} changed; starting from block 0."))
             shutil.rmtree(spec.work_dir)
-            engine(spec.model_dir, spec.out_dir, self._config, calibration, **options)
+            engine(spec.model_dir, spec.out_dir, config, calibration, **options)
 
     def _finished_before(self) -> bool:
         """Whether an earlier attempt completed the artifact and was lost after that; its bytes are checked."""

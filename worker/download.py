@@ -1,4 +1,4 @@
-"""The process that fetches a model of the hub into the cache: a spec in, the folder and its commit out.
+"""The process that fetches a model of the hub, or a data set to calibrate on: a spec in, what was found out.
 
 A process of its own, so that a cancel can end a stuck connection. Only files that the engine reads are fetched;
 code, pickles and duplicates in other formats stay where they are.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,10 +23,15 @@ from huggingface_hub.errors import (
 )
 from pydantic import ValidationError
 
+from core.calibration.hub import parse_hub
+from core.calibration.hub_download import Hub, fetch_dataset
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
 from worker.faults import FaultPoint, Faults
-from worker.protocol import DownloadSpec, Result
+from worker.protocol import FETCH_SPEC, DatasetSpec, DownloadSpec, Result
+
+UNAVAILABLE = (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, TimeoutError, ConnectionError)
+"""What another attempt may not meet again."""
 
 WANTED_FILES = (
     "*.safetensors",
@@ -61,8 +67,18 @@ def fetch(spec: DownloadSpec) -> Result:
     return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
 
 
-def explain(error: Exception, spec: DownloadSpec) -> Failure:
+def fetch_text(spec: DatasetSpec) -> Result:
+    """Writes a data set's documents to their place. Raises core's and huggingface_hub's errors."""
+    dataset = parse_hub(spec.name)
+    pinned = replace(dataset, revision=spec.revision or dataset.revision)
+    fetched = fetch_dataset(pinned, Hub(endpoint=spec.endpoint, token=spec.token, cache_dir=spec.cache_dir), spec.out)
+    return Result(resolved={"calibration_commit": fetched.commit, "calibration_file": fetched.file})
+
+
+def explain(error: Exception, spec: DownloadSpec | DatasetSpec) -> Failure:
     """Turns what the hub said into a failure with its remedy."""
+    if isinstance(spec, DatasetSpec):
+        return _unavailable(error, spec.name) if isinstance(error, UNAVAILABLE) else failure_from(error)
     revision = spec.revision or "the default branch"
     if isinstance(error, GatedRepoError):
         return Failure(
@@ -82,25 +98,27 @@ def explain(error: Exception, spec: DownloadSpec) -> Failure:
             message=f"The hub has no model {spec.repo!r}, or it is private.",
             hint="Check the name; for a private model give the worker a token in BITMILL_HUB_TOKEN.",
         )
-    if isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | httpx.HTTPError | TimeoutError | ConnectionError):
-        return Failure(
-            code="hub_unavailable",
-            message=f"{spec.repo} could not be fetched: {error}",
-            hint="The hub did not answer as it should; the job tries again by itself.",
-        )
-    return failure_from(error)
+    return _unavailable(error, spec.repo) if isinstance(error, UNAVAILABLE) else failure_from(error)
+
+
+def _unavailable(error: Exception, name: str) -> Failure:
+    return Failure(
+        code="hub_unavailable",
+        message=f"{name} could not be fetched: {error}",
+        hint="The hub did not answer as it should; the job tries again by itself.",
+    )
 
 
 def main(channel: Channel) -> int:
     """Runs one download; returns the exit code."""
     try:
-        spec = DownloadSpec.model_validate_json(channel.read_spec())
+        spec = FETCH_SPEC.validate_json(channel.read_spec())
     except ValidationError as error:
         return channel.fail(Failure(code="spec_invalid", message=f"The work order cannot be read: {error}"))
     channel.listen(spec.silence_seconds)
     Faults(spec.faults.plan, spec.faults.folder).hit(FaultPoint.DOWNLOADING)
     try:
-        channel.write(fetch(spec))
+        channel.write(fetch(spec) if isinstance(spec, DownloadSpec) else fetch_text(spec))
     except Exception as error:  # noqa: BLE001 - the task's edge: whatever the library raises becomes one failure line
         traceback.print_exc(file=sys.stderr)
         return channel.fail(explain(error, spec))

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.calibration.hub import PREFIX as HUB_PREFIX
+from core.calibration.hub import SELF_SET
 from core.configs import DEFAULT_FORMATS, parse_formats
 from store.jobs import Job
 from worker.errors import AttemptFailedError, Failure
 from worker.lease import Lease
-from worker.protocol import CalibrationText, DownloadSpec, QuantizeSpec, Result
+from worker.protocol import CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.services import Services
 from worker.sources import (
     HubSource,
     LocalSource,
     Source,
+    dataset_spec,
     download_spec,
     fault_plan,
     local_folder,
@@ -34,7 +37,7 @@ class Inputs:
         job: Job,
         lease: Lease,
         folder: WorkFolder,
-        download: Callable[[DownloadSpec], Result],
+        download: Callable[[DownloadSpec | DatasetSpec], Result],
     ) -> None:
         self._services = services
         self._job = job
@@ -63,6 +66,8 @@ class Inputs:
             out_dir=self._folder.artifact,
             quantization=quantization,
             calibration=None if options is None else self._calibration(dict(options)),
+            budget=spec.get("budget"),
+            plan=self._lease.journal.resolved.get("budget_plan"),
             targets=tuple(spec.get("targets", ())),
             formats=formats,
             evaluate=bool(spec.get("evaluate", False)),
@@ -84,7 +89,14 @@ class Inputs:
         return Path(facts["model_dir"])
 
     def _calibration(self, options: dict[str, Any]) -> CalibrationText:
-        set_id = options.pop("set")
+        set_id, folder = options.pop("set"), self._folder
+        if set_id == SELF_SET:
+            return CalibrationText(path=folder.calibration, options=options, write=True)
+        if set_id.startswith(HUB_PREFIX):
+            commit = self._lease.journal.resolved.get("calibration_commit")
+            spec = dataset_spec(set_id, commit, folder.calibration, self._services.settings)
+            self._lease.journal.resolve(self._download(spec).resolved)
+            return CalibrationText(path=folder.calibration, options=options)
         with self._services.database.reading() as repository:
             stored = repository.get_calibration_set(set_id, None)
         self._services.artifacts.fetch_to(stored.sha256, self._folder.calibration)

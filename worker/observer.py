@@ -11,6 +11,8 @@ from typing import Any
 from core.checkpoint.record import read_record
 from core.events import (
     BlockQuantized,
+    BudgetPlanned,
+    CalibrationDrawn,
     Event,
     LinearQuantized,
     RunStarted,
@@ -74,6 +76,11 @@ class Observer:
                 journal.record(event.kind, _payload(event))
                 journal.resolve({"fingerprint": event.fingerprint})
                 journal.recall_linears(self._solved_before())
+            case CalibrationDrawn():
+                journal.record(event.kind, _payload(event))
+            case BudgetPlanned():
+                journal.record(event.kind, {"bits": event.bits, "divergence": event.divergence})
+                journal.resolve({"budget_plan": event.plan})
             case BlockQuantized():
                 journal.record(event.kind, _payload(event))
                 self._on_block(event.block)

@@ -33,10 +33,14 @@ class Line(BaseModel):
 
 
 class CalibrationText(Line):
-    """The calibration text, already fetched. options: CalibrationConfig.to_dict()."""
+    """The calibration text, already fetched. options: CalibrationConfig.to_dict().
+
+    write: the float model is to write the text there first, unless an earlier attempt let it.
+    """
 
     path: Path
     options: dict[str, Any]
+    write: bool = False
 
 
 class FaultPlan(Line):
@@ -51,6 +55,7 @@ class QuantizeSpec(Line):
 
     quantization: QuantizationConfig.to_dict(). threads: for the engine, None for all; fewer hold less memory at a time
     and change no byte of the result. provenance: what is known about the source; it goes into the report.
+    budget: BudgetConfig.to_dict(), None without one. plan: what an earlier attempt chose under it.
     engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
     supervisor the child ends.
     """
@@ -60,6 +65,8 @@ class QuantizeSpec(Line):
     out_dir: Path
     quantization: dict[str, Any]
     calibration: CalibrationText | None
+    budget: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
     targets: tuple[str, ...] = ()
     formats: tuple[Format, ...] = DEFAULT_FORMATS
     evaluate: bool = False
@@ -80,6 +87,22 @@ class DownloadSpec(Line):
     cache_dir: Path
     faults: FaultPlan = FaultPlan()
     silence_seconds: float
+
+
+class DatasetSpec(Line):
+    """A data set of the hub to calibrate on. name: as in the request. revision: of an earlier attempt, else None.
+
+    out: where its documents are written. token: as in DownloadSpec.
+    """
+
+    name: str
+    revision: str | None
+    endpoint: str
+    token: str | None = Field(repr=False)
+    cache_dir: Path
+    out: Path
+    silence_seconds: float
+    faults: FaultPlan = FaultPlan()
 
 
 class Tick(Line):
@@ -130,6 +153,9 @@ class Stopped(Line):
 
 FromChild = Tick | EngineEvent | Result | FailureLine | Stopped
 ToChild = Tick | Stop
+
+FETCH_SPEC: TypeAdapter[DownloadSpec | DatasetSpec] = TypeAdapter(DownloadSpec | DatasetSpec)
+"""What the downloader reads: the two share no set of fields."""
 
 _FROM_CHILD: TypeAdapter[FromChild] = TypeAdapter(Annotated[FromChild, Field(discriminator="kind")])
 _TO_CHILD: TypeAdapter[ToChild] = TypeAdapter(Annotated[ToChild, Field(discriminator="kind")])

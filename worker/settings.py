@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from core.calibration.hub import DEFAULT_ENDPOINT
 from store.settings import StoreSettings
 from worker.faults import read_plan
 
@@ -83,7 +84,7 @@ class WorkerSettings(StoreSettings):
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
     device: Literal["cpu", "cuda"] = "cpu"
     share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))
-    hub_endpoint: str = "https://huggingface.co"
+    hub_endpoint: str = DEFAULT_ENDPOINT
     hub_token: SecretStr | None = None
     test_engine: Path | None = None
     test_faults: str = ""

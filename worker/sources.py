@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import ModelProblem, ModelRefusedError
 from core.preflight.roots import resolve_model_path
-from worker.protocol import DownloadSpec, FaultPlan
+from worker.protocol import DatasetSpec, DownloadSpec, FaultPlan
 from worker.settings import WorkerSettings
 
 
@@ -74,6 +74,20 @@ def download_spec(source: HubSource, settings: WorkerSettings) -> DownloadSpec:
 def fault_plan(settings: WorkerSettings) -> FaultPlan:
     """Returns what a test has planned for the children."""
     return FaultPlan(plan=settings.test_faults, folder=settings.test_faults_dir)
+
+
+def dataset_spec(name: str, revision: str | None, out: Path, settings: WorkerSettings) -> DatasetSpec:
+    """Returns the downloader's work order for calibration text."""
+    return DatasetSpec(
+        name=name,
+        revision=revision,
+        endpoint=settings.hub_endpoint,
+        token=None if settings.hub_token is None else settings.hub_token.get_secret_value(),
+        cache_dir=settings.cache_dir / "hub",
+        out=out,
+        silence_seconds=settings.fence_seconds,
+        faults=fault_plan(settings),
+    )
 
 
 def provenance_of(source: Source, resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from worker.joblog import Level
 from worker.lease import Lease
 from worker.observer import Observer
 from worker.process import ChildProcess
-from worker.protocol import DownloadSpec, QuantizeSpec, Result
+from worker.protocol import DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.publish import upload
 from worker.runner import ChildRunner
 from worker.services import Services
@@ -132,8 +132,8 @@ class Supervisor:
         finally:
             self._sender.finish(patience)
 
-    def _run_child(self, module: str, spec: QuantizeSpec | DownloadSpec) -> Result:
-        network = isinstance(spec, DownloadSpec)
+    def _run_child(self, module: str, spec: QuantizeSpec | DownloadSpec | DatasetSpec) -> Result:
+        network = not isinstance(spec, QuantizeSpec)
         environment = self._settings.child_environment(network=network)
         with ChildProcess(
             module,
@@ -157,7 +157,7 @@ class Supervisor:
             )
             return runner.run()
 
-    def _download(self, spec: DownloadSpec) -> Result:
+    def _download(self, spec: DownloadSpec | DatasetSpec) -> Result:
         self._lease.enter(Stage.DOWNLOADING)
         return self._run_child("worker.download", spec)
 

@@ -30,7 +30,7 @@ UPLOAD_BODY: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": 'UTF-8 text, or JSONL with {"text": ...} on each line.',
+                            "description": 'UTF-8 text, or JSONL: {"text": ...} or {"messages": [...]} on each line.',
                         },
                         "name": {"type": "string", "description": "Shown in lists; the file's name by default."},
                     },
@@ -77,7 +77,8 @@ def _store(services: Services, principal: Principal, upload: Upload) -> Calibrat
             )
         )
         repository.require_quota(principal.owner_id)
-    return calibration_set_view(stored, facts.warnings)
+    services.calibration_facts.remember(facts)
+    return calibration_set_view(stored, facts)
 
 
 @router.get("", operation_id="listCalibrationSets", summary="List calibration sets", responses=responses(401, 403, 503))
@@ -97,7 +98,7 @@ def list_calibration_sets(services: ServicesDep, principal: JobReader) -> Calibr
 def get_calibration_set(
     calibration_set_id: CalibrationSetId, services: ServicesDep, principal: JobReader
 ) -> CalibrationSetView:
-    """Returns what is known of a text; its bytes stay in the store."""
+    """Returns what is known of a text, and what a look over it found; its bytes stay in the store."""
     with services.database.reading() as repository:
         stored = repository.get_calibration_set(calibration_set_id, principal.sees)
-    return calibration_set_view(stored)
+    return calibration_set_view(stored, services.calibration_facts.of(stored))

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Query
 
 from api.deps import JobId, JobReader, ServicesDep
 from api.problems import responses
+from api.schemas.budget import BudgetView
 from api.schemas.jobs import EventList, LinearList, LogList
 from api.schemas.options import INT32_MAX
-from api.views import event_view, linear_view, log_line_view
+from api.views import BUDGET_PLAN, budget_view, event_view, linear_view, log_line_view
+from store.errors import NotFoundError
 from store.repository.logs import LINES_KEPT
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
@@ -87,6 +89,22 @@ def list_linears(
     if len(rows) > page_size:
         token = services.signer.seal({"block": page[-1].block, "linear": page[-1].linear}, bound_to)
     return LinearList(data=[linear_view(row) for row in page], next_page_token=token)
+
+
+@router.get(
+    "/budget",
+    operation_id="getBudget",
+    summary="Read what a job's budget chose",
+    responses=responses(401, 403, 404, 422, 503),
+)
+def get_budget(job_id: JobId, services: ServicesDep, principal: JobReader) -> BudgetView:
+    """Returns the plan with its curve; there is none before the job was planned, nor for a job without a budget."""
+    with services.database.reading() as repository:
+        job = repository.get_job(job_id, principal.sees)
+    plan = job.resolved.get(BUDGET_PLAN)
+    if plan is None:
+        raise NotFoundError("budget plan of job", job_id)
+    return budget_view(plan)
 
 
 def _place(place: dict[str, Any]) -> tuple[int, str]:

@@ -18,6 +18,9 @@ CALIBRATION_EXAMPLE: dict[str, Any] = {
     "sha256": SHA256_EXAMPLE,
     "size_bytes": 1_482_113,
     "documents": 4_012,
+    "conversations": 0,
+    "characters": 1_401_870,
+    "estimated_tokens": 350_467,
     "created_at": "2026-11-24T08:58:00Z",
     "warnings": [],
 }
@@ -61,7 +64,7 @@ class ArtifactList(BaseModel):
 
 
 class CalibrationSetView(BaseModel):
-    """A stored text. warnings: what the check of an upload found; empty when it is read later."""
+    """A stored text. A list leaves out what takes a look over the text."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [CALIBRATION_EXAMPLE]})
 
@@ -73,7 +76,12 @@ class CalibrationSetView(BaseModel):
     size_bytes: int
     documents: int
     created_at: datetime
-    warnings: list[str] = Field(default_factory=list)
+    conversations: int | None = Field(default=None, description="Documents that are conversations (`messages`).")
+    characters: int | None = None
+    estimated_tokens: int | None = Field(
+        default=None, description="From its characters; the worker counts with the model's tokenizer."
+    )
+    warnings: list[str] = Field(default_factory=list, description="What a look over the text found.")
 
 
 class CalibrationSetList(BaseModel):

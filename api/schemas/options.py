@@ -41,6 +41,6 @@ def _field(declared: DeclaredOption) -> tuple[Any, Any]:
         return Annotated[declared.type, Field(strict=False)], Field(default=declared.default, description=words)
     if declared.type is not int:
         return declared.type, Field(default=declared.default, description=words)
-    low, high = option.low, min(option.high or INT32_MAX, 2**32)
+    low, high = option.low, option.high or INT32_MAX
     shown: dict[str, Any] | None = {"enum": list(option.choices)} if option.choices else None
     return int, Field(default=declared.default, ge=low, le=high, json_schema_extra=shown, description=words)

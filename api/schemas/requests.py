@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from api.schemas.options import Strict, options_model
-from core.configs import DEFAULT_FORMATS, CalibrationConfig, Format, Method, Preset, all_options
+from core.calibration.hub import NAME_PATTERN
+from core.configs import DEFAULT_FORMATS, BudgetConfig, CalibrationConfig, Format, Method, Preset, all_options
 from core.configs.options import declared_options
 from store.jobs import NewJob
 
@@ -64,9 +65,11 @@ AnyModel = Annotated[PathModel | HubModel, Field(discriminator="source")]
 
 
 if TYPE_CHECKING:
+    BudgetOptions = Strict
     DrawOptions = Strict
     MethodOptions = Strict
 else:
+    BudgetOptions = options_model("BudgetOptions", declared_options(BudgetConfig))
     DrawOptions = options_model("DrawOptions", declared_options(CalibrationConfig))
     MethodOptions = options_model("MethodOptions", all_options())
 
@@ -76,8 +79,13 @@ class CalibrationOptions(DrawOptions):
 
     set: str = Field(
         default=BUILTIN_SET,
-        pattern=r"^(builtin|cal_[0-9a-f]{32})$",
-        description="`builtin`, or the id of an uploaded calibration set.",
+        pattern=rf"^(builtin|self|cal_[0-9a-f]{{32}}|{NAME_PATTERN})$",
+        description=(
+            "`builtin`; the id of an uploaded calibration set; `hub:` with wikitext2, c4, pileval, ultrachat or "
+            "OWNER/DATASET[@REVISION][:FILE-PATTERN][#COLUMN], which the worker fetches; or `self`, text that the "
+            "float model writes itself, which takes the memory of the whole model."
+        ),
+        examples=["builtin", "hub:wikitext2", "self"],
     )
 
 
@@ -111,6 +119,14 @@ class JobOptions(MethodOptions):
     desc_act: bool | None = Field(default=None, description="Another spelling of `order`, with `static_groups`.")
     static_groups: bool | None = Field(default=None, description="Another spelling of `order`, with `desc_act`.")
     calibration: CalibrationOptions = Field(default_factory=CalibrationOptions)
+    budget: BudgetOptions | None = Field(
+        default=None,
+        description=(
+            "A size to stay under: bits and group size of each linear are then chosen from measured losses, and `bits` "
+            "and `group_size` are not used. Linears that `dynamic` decides about keep what it says."
+        ),
+        examples=[{"bits": 3.5}],
+    )
     formats: list[Annotated[Format, Field(strict=False)]] = Field(
         default=list(DEFAULT_FORMATS),
         min_length=1,

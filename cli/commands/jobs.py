@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from cli.calibration_text import WORDS, CalibrationSource
 from cli.options import (
     ApiKeyOption,
+    BudgetOptions,
     CalibrationOptions,
     FormatOption,
     JsonOption,
@@ -39,10 +41,11 @@ def build_app() -> typer.Typer:
 def submit(
     quantization: QuantizationOptions,
     calibration: CalibrationOptions,
+    budget: BudgetOptions,
     model: Annotated[str, typer.Option("--model", help="Folder that the service can read, or a hub id (owner/name).")],
     calib: Annotated[
-        Path | None,
-        typer.Option("--calib", help="Text or JSONL to upload.", show_default="built-in text", dir_okay=False),
+        str | None,
+        typer.Option("--calib", metavar="FILE|hub:NAME|self", help=WORDS, show_default="built-in text"),
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit of the hub model.")] = None,
     target: TargetOption = None,
@@ -68,9 +71,10 @@ def submit(
         Submission(
             model=model,
             revision=revision,
-            calibration_file=calib,
+            source=CalibrationSource(calib),
             quantization=quantization,
             calibration=calibration,
+            budget=budget,
             targets=tuple(str(name) for name in target or ()),
             formats=tuple(str(name) for name in formats or ()),
             labels=tuple(label or ()),

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cli.calibration_text import WORDS, CalibrationSource
 from cli.options import (
+    BudgetOptions,
     CalibrationOptions,
     FormatOption,
     JsonOption,
@@ -22,11 +24,12 @@ from core.configs import DEFAULT_FORMATS
 def run(
     quantization: QuantizationOptions,
     calibration: CalibrationOptions,
+    budget: BudgetOptions,
     src: Annotated[Path, typer.Option("--src", help="Model folder: config.json, tokenizer, safetensors.")],
     dst: Annotated[Path, typer.Option("--dst", help="Folder of the artifact; it must not exist yet.")],
     calib: Annotated[
-        Path | None,
-        typer.Option("--calib", help="Text or JSONL ({'text': ...}) to calibrate on.", show_default="built-in text"),
+        str | None,
+        typer.Option("--calib", metavar="FILE|hub:NAME|self", help=WORDS, show_default="built-in text"),
     ] = None,
     target: TargetOption = None,
     formats: FormatOption = None,
@@ -43,9 +46,10 @@ def run(
         LocalRun(
             src=src,
             dst=dst,
-            calibration_file=calib,
+            source=CalibrationSource(calib),
             quantization=quantization,
             calibration=calibration,
+            budget=budget,
             targets=tuple(str(name) for name in target or ()),
             formats=tuple(formats or DEFAULT_FORMATS),
             keep_work=keep_work,

@@ -1,4 +1,4 @@
-"""Reads a calibration file, plain text or JSON Lines with a "text" field, into documents; refuses what is neither.
+"""Reads a calibration file, plain text or JSON Lines of texts or conversations, into documents; refuses all else.
 
 The format is told from the content, since stored sets have no file name. It does not tokenize. Standard library only.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
+from core.calibration.documents import MESSAGES_FORM, Document, conversation_from
+from core.calibration.lint import lint
 from core.errors import CalibrationProblem, CalibrationRefusedError
 
 if TYPE_CHECKING:
@@ -27,16 +29,22 @@ class TextFormat(StrEnum):
     TEXT = "text"
     """The whole file is one document."""
     JSONL = "jsonl"
-    """Each line is a JSON object whose "text" is one document."""
+    """Each line is a JSON object whose "text" is one document, or whose "messages" are one conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFacts:
-    """What a calibration file is. bytes and sha256 are of the file as it lies there, characters of its documents."""
+    """What a calibration file is.
+
+    bytes and sha256 are of the file as it lies there, characters of its documents; conversations are documents too.
+    estimated_tokens: from characters, since counting takes a model's tokenizer.
+    """
 
     format: TextFormat
     documents: int
+    conversations: int
     characters: int
+    estimated_tokens: int
     bytes: int
     sha256: str
     warnings: tuple[str, ...] = ()
@@ -46,24 +54,26 @@ def describe(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> TextFacts:
     """Returns the facts of a calibration file, having read all of it.
 
     Raises CalibrationRefusedError: EMPTY, BINARY (a NUL byte, or not UTF-8), MALFORMED (a line of a JSON Lines file is
-    no object with a string "text"), TOO_LARGE.
+    no object with a string "text" or with "messages"), TOO_LARGE.
     """
     _refuse_size(path, max_bytes)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    lengths = [len(document) for document in read_documents(path, max_bytes)]
-    text_format = _format_of(path)
+    found = lint(read_documents(path, max_bytes))
+    single = found.documents == 1 and _format_of(path) is TextFormat.JSONL
     return TextFacts(
-        format=text_format,
-        documents=len(lengths),
-        characters=sum(lengths),
+        format=_format_of(path),
+        documents=found.documents,
+        conversations=found.conversations,
+        characters=found.characters,
+        estimated_tokens=found.estimated_tokens,
         bytes=path.stat().st_size,
         sha256=digest.hexdigest(),
-        warnings=_warnings(path, text_format, len(lengths)),
+        warnings=("The calibration text is one single document.",) if single else found.warnings,
     )
 
 
-def read_documents(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[str]:
+def read_documents(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[Document]:
     """Yields the documents in file order; raises what `describe` raises, when the place is reached."""
     _refuse_size(path, max_bytes)
     if _format_of(path) == TextFormat.TEXT:
@@ -71,7 +81,7 @@ def read_documents(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[str]
         return
     for number, line in _lines(path):
         if line.strip():
-            yield _text_of(number, line)
+            yield _document_of(number, line)
 
 
 def _refuse_size(path: Path, max_bytes: int) -> None:
@@ -109,26 +119,25 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise _binary(number, "is not UTF-8") from error
 
 
-def _text_of(number: int, line: str) -> str:
+def _document_of(number: int, line: str) -> Document:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise _malformed(number, "is not JSON") from error
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise _malformed(number, 'is not an object with a string "text"')
-    text: str = record["text"]
-    return text
+    document = record_document(record)
+    if document is None:
+        raise _malformed(number, 'is not an object with a string "text", or with "messages" that have role and content')
+    return document
 
 
-def _warnings(path: Path, text_format: TextFormat, documents: int) -> tuple[str, ...]:
-    if text_format == TextFormat.JSONL:
-        return ("The calibration text is one single document.",) if documents == 1 else ()
-    filled = 0
-    for _, line in _lines(path):
-        filled += bool(line.strip())
-        if filled > 1:
-            return ()
-    return ("The calibration text is one single line; text with its line ends kept is usually meant.",)
+def record_document(record: object) -> Document | None:
+    """Returns the document that a record of JSON Lines is; None where it is none."""
+    if not isinstance(record, dict):
+        return None
+    if "messages" in record:
+        return conversation_from(record["messages"])
+    text = record.get("text")
+    return text if isinstance(text, str) else None
 
 
 def _binary(number: int, reason: str) -> CalibrationRefusedError:
@@ -147,5 +156,5 @@ def _malformed(number: int, reason: str) -> CalibrationRefusedError:
     return CalibrationRefusedError(
         CalibrationProblem.MALFORMED,
         f"Line {number} of the calibration file {reason}.",
-        'Each line must be like {"text": "..."}; or give plain text.',
+        f'Each line must be like {{"text": "..."}} or {MESSAGES_FORM}; or give plain text.',
     )

@@ -5,12 +5,13 @@ Standard library only: the API validates with this package and its image carries
 
 from core.configs.adaround import AdaRoundConfig
 from core.configs.base import NO_OVERRIDES, SCHEMA_VERSION, QuantizationConfig
+from core.configs.budget import BudgetConfig
 from core.configs.calibration import CalibrationConfig
 from core.configs.gptq import GPTQConfig
 from core.configs.pt2e import ActivationRange, PT2EConfig
 from core.configs.registry import CONFIG_CLASSES, ORDER_FLAGS, all_options, config_from_dict, parse_formats
 from core.configs.rtn import RTNConfig
-from core.configs.values import BITS, DEFAULT_FORMATS, Format, Method, Order, Preset, ScaleSearch
+from core.configs.values import BITS, DEFAULT_FORMATS, Format, Method, Order, Packing, Preset, ScaleSearch
 
 __all__ = [
     "BITS",
@@ -21,12 +22,14 @@ __all__ = [
     "SCHEMA_VERSION",
     "ActivationRange",
     "AdaRoundConfig",
+    "BudgetConfig",
     "CalibrationConfig",
     "Format",
     "GPTQConfig",
     "Method",
     "Order",
     "PT2EConfig",
+    "Packing",
     "Preset",
     "QuantizationConfig",
     "RTNConfig",

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from core.configs.options import check_options, declared_options, option, refuse_unknown
+from core.configs.values import Packing
 
 PREFIX = "calibration."
 
@@ -28,6 +29,11 @@ class CalibrationConfig:
         allowed="a whole number from 0 to 4,294,967,295",
     )
 
+    packing: Packing = option(
+        Packing.PACKED,
+        help="`packed` cuts windows from all documents in a row, `document` takes each from one document.",
+    )
+
     def __post_init__(self) -> None:
         """Raises InvalidConfigError, naming the field, where a value is out of range."""
         check_options(self, PREFIX)
@@ -39,7 +45,7 @@ class CalibrationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "packing": str(self.packing)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

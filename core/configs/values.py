@@ -87,5 +87,14 @@ class Format(StrEnum):
     """`pack-quantized`: no gather at inference, hence no desc_act without static groups."""
 
 
+class Packing(StrEnum):
+    """How documents become windows."""
+
+    PACKED = "packed"
+    """All documents in a row, cut into adjacent windows: no token is left over but at the ends."""
+    DOCUMENT = "document"
+    """Each window from one document, at a place that the seed chooses; documents that are too short are left out."""
+
+
 DEFAULT_FORMATS = (Format.GPTQ,)
 """The first format is the artifact folder itself; each further one is a folder in it, named after the format."""

@@ -62,6 +62,11 @@ def estimate(
     )
 
 
+def generation_bytes(facts: ModelFacts) -> int:
+    """Returns the memory that it takes to let the float model write text: all of it in its stored dtype."""
+    return PROCESS_BYTES + int(SAFETY * facts.total_bytes)
+
+
 def check_disk(path: Path, needed_bytes: int) -> None:
     """Raises InsufficientResourcesError where the file system of `path` has less room; the folder need not exist."""
     available = shutil.disk_usage(_existing(path)).free

@@ -27,6 +27,7 @@ REQUEST_ONLY = {
     "desc_act",
     "static_groups",
     "calibration",
+    "budget",
     "formats",
     "targets",
     "evaluate",

@@ -1,4 +1,4 @@
-"""A small hub on this machine: serves one folder as one model at one commit, the way the hub's client asks for it."""
+"""A small hub on this machine: serves a folder as a model, and one as a data set, the way the hub's client asks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ BRANCH = "main"
 REPO = "acme/tiny"
 GATED_REPO = "acme/gated"
 BROKEN_REPO = "acme/broken"
+DATASET_REPO = "acme/words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,15 @@ class Answer:
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves `folder` as REPO; knows a gated and a broken model beside it, and remembers what it was asked for."""
+    """Serves `folder` as REPO; knows a gated and a broken model beside it, and remembers what it was asked for.
 
-    def __init__(self, folder: Path) -> None:
+    dataset: served as DATASET_REPO.
+    """
+
+    def __init__(self, folder: Path, dataset: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self._folder = folder
+        self._dataset = dataset
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
 
@@ -50,6 +55,11 @@ class FakeHub(ThreadingHTTPServer):
         match unquote(path).strip("/").split("/"):
             case ["api", "models", owner, name, *rest]:
                 return self._refusal(f"{owner}/{name}", rest[1] if len(rest) > 1 else BRANCH) or self._facts(rest)
+            case ["api", "datasets", owner, name, *rest]:
+                return self._dataset_facts(f"{owner}/{name}", rest[1] if len(rest) > 1 else BRANCH)
+            case ["datasets", "acme", "words", "resolve", _, *parts] if self._dataset is not None:
+                data = self._dataset.joinpath(*parts).read_bytes()
+                return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
             case [owner, name, "resolve", _, file] if f"{owner}/{name}" == REPO:
                 data = (self._folder / file).read_bytes()
                 return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
@@ -66,6 +76,21 @@ class FakeHub(ThreadingHTTPServer):
         if revision not in {BRANCH, COMMIT}:
             return Answer(404, headers={"X-Error-Code": "RevisionNotFound"})
         return None
+
+    def _dataset_facts(self, repo: str, revision: str) -> Answer:
+        if repo == GATED_REPO:
+            return Answer(403, headers={"X-Error-Code": "GatedRepo"})
+        if repo == BROKEN_REPO:
+            return Answer(503)
+        if repo != DATASET_REPO or self._dataset is None:
+            return Answer(401, headers={"X-Error-Code": "RepoNotFound"})
+        if revision not in {BRANCH, COMMIT}:
+            return Answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+        files = (
+            path.relative_to(self._dataset).as_posix() for path in sorted(self._dataset.rglob("*")) if path.is_file()
+        )
+        siblings = [{"rfilename": file} for file in files]
+        return Answer(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
 
     def _facts(self, rest: list[str]) -> Answer:
         paths = sorted(self._folder.iterdir())
@@ -110,9 +135,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_hub(folder: Path) -> Iterator[FakeHub]:
+def fake_hub(folder: Path, dataset: Path | None = None) -> Iterator[FakeHub]:
     """Runs a hub."""
-    with FakeHub(folder) as server:
+    with FakeHub(folder, dataset) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

@@ -1,0 +1,41 @@
+"""What can be said of a request's options on a model of which only headers were read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core.budget.request import BudgetRequest, check_budget
+from core.calibration.hub import SELF_SET
+from core.configs import BudgetConfig, parse_formats
+from core.preflight.checks import check_config
+from core.preflight.resources import Estimate, estimate, generation_bytes
+
+if TYPE_CHECKING:
+    from api.schemas.requests import JobOptions
+    from core.configs import CalibrationConfig, QuantizationConfig
+    from core.preflight.source import ModelFacts
+
+
+def budget_config(options: JobOptions) -> BudgetConfig | None:
+    """Returns the checked budget, None without one; raises InvalidConfigError naming the field."""
+    return None if options.budget is None else BudgetConfig.from_dict(options.budget.model_dump())
+
+
+def check_options(
+    options: JobOptions,
+    config: QuantizationConfig,
+    calibration: CalibrationConfig | None,
+    facts: ModelFacts,
+) -> tuple[list[str], Estimate]:
+    """Returns warnings and what a run needs; raises an error of core where it cannot run on this model."""
+    budget, formats = budget_config(options), parse_formats(options.formats)
+    if budget is None:
+        warnings = check_config(config, facts, options.targets, calibration, formats)
+    else:
+        request = BudgetRequest(config=config, budget=budget, targets=tuple(options.targets), formats=formats)
+        config, warnings = check_budget(request, facts, calibration)
+    needed = estimate(facts, config, calibration, formats)
+    if calibration is not None and options.calibration.set == SELF_SET:
+        needed = replace(needed, ram_bytes=max(needed.ram_bytes, generation_bytes(facts)))
+    return warnings, needed
