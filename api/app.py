@@ -89,7 +89,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.state.services = services
     # The last one added is the outermost.
     app.add_middleware(GateMiddleware, settings=settings)
-    app.add_middleware(ContextMiddleware, metrics=services.metrics)
+    app.add_middleware(ContextMiddleware, metrics=services.metrics, tracing=services.tracing)
     refusals.install(app)
     for module in ROUTES:
         app.include_router(module.router)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import Metrics
 from api.problems import problem_response
 from api.refusals import refusal_of
+from store.tracing import Tracing
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SECURITY_HEADERS = {
@@ -33,12 +37,18 @@ SECURITY_HEADERS = {
 DEFAULT_CACHE_CONTROL = "private, no-cache"
 
 
+UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked every few seconds by machines."""
+FIRST_SERVER_ERROR = 500
+
+
 class ContextMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._log = structlog.get_logger("bitmill.api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,17 +69,40 @@ class ContextMiddleware:
             await send(message)
 
         log = self._log.bind(request_id=request_id, method=scope["method"], path=scope["path"])
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception as error:
-            log.exception("request_failed")
-            if status is not None:
-                raise
-            await problem_response(refusal_of(error), scope)(scope, receive, send_with_headers)
-        finally:
-            seconds = time.perf_counter() - started
-            self._metrics.observe_request(scope, status, seconds)
-            log.info("request", status=status, milliseconds=round(seconds * 1000, 2))
+        with self._span(scope, request_id) as span:
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                log.exception("request_failed")
+                if status is not None:
+                    raise
+                await problem_response(refusal_of(error), scope)(scope, receive, send_with_headers)
+            finally:
+                seconds = time.perf_counter() - started
+                self._metrics.observe_request(scope, status, seconds)
+                _describe(span, scope, status)
+                log.info("request", status=status, milliseconds=round(seconds * 1000, 2))
+
+    def _span(self, scope: Scope, request_id: str) -> AbstractContextManager[Span]:
+        """Opens a span for a request; it goes on with a caller's trace where the caller names one."""
+        if scope["path"] in UNTRACED:
+            return nullcontext(trace.INVALID_SPAN)
+        headers = Headers(scope=scope)
+        return self._tracing.tracer.start_as_current_span(
+            scope["method"],
+            context=propagate.extract(dict(headers)),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": scope["method"], "bitmill.request_id": request_id},
+        )
+
+
+def _describe(span: Span, scope: Scope, status: int | None) -> None:
+    """Names a request's span by its route, once that is known: paths hold ids and would never end."""
+    route = getattr(scope.get("route"), "path", "unmatched")
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes({"http.route": route, "http.response.status_code": status or 0})
+    if status is None or status >= FIRST_SERVER_ERROR:
+        span.set_status(StatusCode.ERROR)
 
 
 def _request_id(headers: Headers) -> str:

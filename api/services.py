@@ -14,6 +14,7 @@ from api.streams.hub import Hub
 from store.artifacts import ArtifactStore
 from store.queue import Waker
 from store.session import Database
+from store.tracing import Tracing
 
 SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
 
@@ -43,6 +44,7 @@ class Services:
     metrics: Metrics
     hub: Hub
     rates: RateLimiter
+    tracing: Tracing
 
     @classmethod
     def from_settings(cls, settings: ApiSettings) -> Services:
@@ -59,6 +61,7 @@ class Services:
             signer=PageSigner(_secret(settings)),
             metrics=Metrics(),
             rates=RateLimiter(),
+            tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
             hub=Hub(database, poll_seconds=settings.stream_poll_seconds, max_readers=settings.max_streams),
         )
 
@@ -74,6 +77,7 @@ class Services:
         """Closes idle connections."""
         self.hub.release()
         self.waker.close()
+        self.tracing.close()
         self.database.dispose()
 
 

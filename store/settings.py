@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 BROKER_SCHEMES = ("filesystem", "redis", "rediss")
 DATABASE_SCHEMES = ("sqlite", "postgresql+psycopg")
 ARTIFACT_SCHEMES = ("file", "s3")
+OTLP_SCHEMES = ("http", "https")
 # Part of a file name in the filesystem broker and of a key in Redis.
 _QUEUE_CLASS = re.compile(r"[a-z0-9_-]+")
 
@@ -59,7 +60,8 @@ class StoreSettings(BaseSettings):
 
     broker_url: `filesystem://` keeps messages in `broker_dir`; Redis is the other choice. model_roots: `path` or
     `name=path`, separated like PATH. s3_endpoint: of an S3-compatible server, None for AWS. queue_classes: separated
-    by commas; a worker serves one or more of them.
+    by commas; a worker serves one or more of them. otlp_endpoint: of an OpenTelemetry collector (OTLP over HTTP), such
+    as http://localhost:4318; None sends no traces.
     """
 
     model_config = SettingsConfigDict(env_prefix="BITMILL_", frozen=True, extra="ignore")
@@ -70,6 +72,7 @@ class StoreSettings(BaseSettings):
     broker_url: str = "filesystem://"
     artifacts_url: str = Field(default_factory=lambda values: f"file://{values.get('data_dir')}/artifacts")
     s3_endpoint: str | None = None
+    otlp_endpoint: str | None = None
     model_roots: Annotated[tuple[ModelRoot, ...], NoDecode] = Field(default_factory=_default_roots)
     queue_classes: Annotated[tuple[str, ...], NoDecode] = ("default",)
 
@@ -93,6 +96,8 @@ class StoreSettings(BaseSettings):
         _require_scheme("database_url", self.database_url, DATABASE_SCHEMES)
         _require_scheme("broker_url", self.broker_url, BROKER_SCHEMES)
         _require_scheme("artifacts_url", self.artifacts_url, ARTIFACT_SCHEMES)
+        if self.otlp_endpoint is not None:
+            _require_scheme("otlp_endpoint", self.otlp_endpoint, OTLP_SCHEMES)
         names = [root.name for root in self.model_roots]
         if len(set(names)) != len(names):
             raise ValueError("model_roots: two roots have one name; give one of them as name=path")

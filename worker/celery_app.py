@@ -45,6 +45,7 @@ def create_app(services: Services) -> Celery:
         def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
             """Stops the dispatcher."""
             self._dispatcher.stop()
+            services.tracing.close()
 
     app.steps["worker"].add(DispatcherStep)
     _follow_shutdown(services)

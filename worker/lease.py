@@ -43,8 +43,18 @@ class Snapshot:
 class Lease:
     """The claim on one job. `begin` starts the renewing thread, `end` stops it; `finish` writes the last transition."""
 
-    def __init__(self, database: Database, job: Job, settings: WorkerSettings, claimed_at: float) -> None:
-        """claimed_at: `lease_clock()` before the claim was sent, so that we never believe in a lease that is over."""
+    def __init__(
+        self,
+        database: Database,
+        job: Job,
+        settings: WorkerSettings,
+        claimed_at: float,
+        on_stage: Callable[[Stage], None] = lambda _: None,
+    ) -> None:
+        """claimed_at: `lease_clock()` before the claim was sent, so that we never believe in a lease that is over.
+
+        on_stage: is told of every stage that begins.
+        """
         self.job = job
         self.journal = Journal(job.resolved, JobLog(settings.folder_names))
         self._database = database
@@ -53,6 +63,7 @@ class Lease:
         self._snapshot = Snapshot(stage=Stage.PREFLIGHT, progress=JobProgress())
         self._written: Snapshot | None = None
         self._entered: Stage | None = None
+        self._on_stage = on_stage
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._cancel = threading.Event()
@@ -100,6 +111,7 @@ class Lease:
         if stage is not self._entered:
             self._entered = stage
             self._snapshot = replace(self._snapshot, stage=stage)
+            self._on_stage(stage)
             self.journal.record("stage_started", {"stage": stage.value})
 
     def finish(self, transition: Callable[[Repository], Job]) -> Job:

@@ -33,7 +33,7 @@ ENGINE_STAGES = tuple(EngineStage)
 class Observer:
     """One per attempt."""
 
-    def __init__(self, lease: Lease, work_dir: Path, on_block: Callable[[int], None]) -> None:
+    def __init__(self, lease: Lease, work_dir: Path, on_block: Callable[[BlockQuantized], None]) -> None:
         """on_block: is told of every block that is recorded in work_dir."""
         self._lease = lease
         self._work_dir = work_dir
@@ -83,7 +83,7 @@ class Observer:
                 journal.resolve({"budget_plan": event.plan})
             case BlockQuantized():
                 journal.record(event.kind, _payload(event))
-                self._on_block(event.block)
+                self._on_block(event)
             case WarningRaised():
                 journal.record(event.kind, _payload(event))
                 self._keep(_payload(event))

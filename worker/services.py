@@ -11,6 +11,7 @@ from store.artifacts import ArtifactStore
 from store.ids import IdPrefix, new_id
 from store.queue import Waker
 from store.session import Database
+from store.tracing import Tracing
 from store.workers import Capability
 from worker.drain import Drain
 from worker.faults import Faults
@@ -72,6 +73,7 @@ class Services:
     slots: Slots
     drain: Drain = field(default_factory=Drain)
     faults: Faults = field(default_factory=Faults)
+    tracing: Tracing = field(default_factory=Tracing)
     work_done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -87,4 +89,5 @@ def open_services(settings: WorkerSettings) -> Services:
         capability=capability_of_this_machine(settings.device),
         slots=Slots(),
         faults=Faults(settings.test_faults, settings.test_faults_dir),
+        tracing=Tracing(settings.otlp_endpoint, "bitmill-worker"),
     )

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from core.errors import CoreError
-from core.events import WarningRaised
+from core.events import BlockQuantized, WarningRaised
 from store.errors import LeaseLostError, StoreError, WrongStateError
 from store.jobs import Attempt, Job, JobError, NewArtifact, Stage
 from store.repository import Repository
@@ -40,6 +40,7 @@ from worker.protocol import DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.publish import upload
 from worker.runner import ChildRunner
 from worker.services import Services
+from worker.tracing import AttemptTrace
 from worker.workfolder import WorkFolder
 
 THREADS_AFTER_OUT_OF_MEMORY = 1
@@ -55,12 +56,12 @@ class Supervisor:
         self._services = services
         self._settings = services.settings
         self._job = job
-        self._lease = Lease(services.database, job, services.settings, claimed_at)
+        self._trace = AttemptTrace(services.tracing, job)
+        self._lease = Lease(services.database, job, services.settings, claimed_at, self._trace.enter)
         self._folder = WorkFolder(services.settings.work_root, job.id)
         shared = services.settings.share_checkpoints
         self._sender = CheckpointSender(services, job, self._lease, self._folder) if shared else None
-        on_block = self._sender.add if self._sender else lambda _: None
-        self._observer = Observer(self._lease, self._folder.blocks, on_block)
+        self._observer = Observer(self._lease, self._folder.blocks, self._on_block)
         self._history: Sequence[Attempt] = ()
         self._log = structlog.get_logger().bind(job_id=job.id, attempt=job.attempt)
 
@@ -69,6 +70,7 @@ class Supervisor:
         self._log.info("attempt_started", worker_id=self._services.worker_id)
         self._tell("attempt_started", worker=self._services.worker_id)
         self._lease.begin()
+        job: Job | None = None
         try:
             job = self._lease.finish(self._ending())
         except LeaseLostError:
@@ -76,10 +78,16 @@ class Supervisor:
             return
         finally:
             self._lease.end()
+            self._trace.end(job)
         self._log.info("attempt_ended", state=job.state, code=None if job.error is None else job.error.code)
         if job.state.terminal:
             self._services.faults.hit(FaultPoint.PUBLISHED)
             self._folder.remove()
+
+    def _on_block(self, event: BlockQuantized) -> None:
+        self._trace.block(event)
+        if self._sender:
+            self._sender.add(event.block)
 
     def _tell(self, text: str, level: Level = "info", **fields: str | int) -> None:
         """Adds a line to the log that the job's owner reads."""

@@ -48,6 +48,8 @@ def submit_batch(
         if created:
             repository.require_quota(principal.owner_id)
     if created:
+        for member in batch.members:
+            services.tracing.submitted(member.job.id)
         for queue_class in sorted({cell.job.queue_class for cell in new.cells}):
             background.add_task(services.waker.wake, queue_class, hint=batch.id)
     response.headers["Location"] = f"/v1/batches/{batch.id}"

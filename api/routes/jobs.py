@@ -90,6 +90,7 @@ def submit_job(
         if created:
             repository.require_quota(principal.owner_id)
     if created:
+        services.tracing.submitted(job.id)
         background.add_task(services.waker.wake, job.queue_class, hint=job.id)
     response.headers["Location"] = job_path(job.id)
     response.headers["Idempotency-Replayed"] = str(not created).lower()
