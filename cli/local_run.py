@@ -15,6 +15,7 @@ from cli.calibration_text import CalibrationSource, draw_line, remarks
 from cli.errors import CliError, ExitCode
 from cli.loss_summary import loss_table, summarise
 from cli.output import bytes_text, duration_text, err, out, print_json
+from cli.profile_table import profile_table, read_profile
 from cli.progress_view import ProgressState, progress_view
 from cli.stop_request import stop_on_signals
 from core.budget.request import BudgetRequest, check_budget
@@ -61,6 +62,7 @@ class LocalRun:
     targets: tuple[str, ...]
     formats: tuple[Format, ...]
     keep_work: bool
+    profile: bool = False
 
     @property
     def work_dir(self) -> Path:
@@ -123,7 +125,7 @@ def _check_destination(request: LocalRun) -> None:
 
 
 def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
-    from core.pipeline import quantize_checkpoint
+    from core.pipeline import Resources, quantize_checkpoint
 
     def note_stop() -> None:
         console.print("Stopping after the batch under way; Ctrl-C again ends at once.", style="yellow")
@@ -143,6 +145,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
                 on_event=printer,
                 should_stop=should_stop,
                 plan=plan,
+                resources=Resources(profile=request.profile),
             )
         except RunStoppedError as error:
             raise CliError(
@@ -252,6 +255,7 @@ def _print_summary(request: LocalRun, report: QuantizationReport, seconds: float
             "loss_by_kind": {
                 row.kind: {"mean": row.mean, "worst": row.worst, "worst_in": row.worst_name} for row in kinds
             },
+            "seconds_by_work": report.seconds_by_work,
             "config": report.config,
             "warnings": list(report.warnings),
         }
@@ -261,6 +265,8 @@ def _print_summary(request: LocalRun, report: QuantizationReport, seconds: float
     if kinds:
         console.print(loss_table(kinds))
         console.print("Loss: share of the linear's output power that rounding changed.", style="dim")
+    if request.profile:
+        console.print(profile_table(read_profile(request.dst)))
     console.print(
         f"[bold green]Done[/] in {duration_text(seconds)}: {len(report.linears)} linears in {report.blocks} blocks, "
         f"{report.bits_per_weight:.2f} bits per weight, peak memory {bytes_text(report.peak_rss_bytes)}"

@@ -36,8 +36,10 @@ from core.formats.quantize_config import (
 from core.preflight.mixed import linear_grids
 from core.preflight.source import MATRIX_DIMENSIONS, ModelFacts
 from core.preflight.targets import Grid, Severity, Shapes
+from core.profile import ProfileSummary
 from core.report import REPORT_FILE, QuantizationReport
 
+PROFILE_FILE: Final = "profile.json"
 CARRIED_PATTERNS: Final = (
     "tokenizer*.json",
     "tokenizer*.model",
@@ -91,6 +93,7 @@ class Assembly:
     tensors: TensorAccount
     report: QuantizationReport
     version: str
+    profile: ProfileSummary | None = None
 
     def write(self, out_dir: Path, max_shard_bytes: int, formats: Sequence[Format] = DEFAULT_FORMATS) -> None:
         """Writes the artifact, which appears when it is complete; raises ArtifactInvalidError if it fails its check.
@@ -153,6 +156,8 @@ class Assembly:
             writer.add_text(QUANTIZE_CONFIG_FILE, quantize_config_text(self._quantization(layout, meta)))
         writer.add_text(CARD_FILE, self._card(layout, meta))
         writer.add_text(REPORT_FILE, json_text(self.report.to_dict()))
+        if self.profile is not None:
+            writer.add_text(PROFILE_FILE, json_text(self.profile.to_dict()))
         carried = {path for pattern in CARRIED_PATTERNS for path in self.source_dir.glob(pattern) if path.is_file()}
         for path in sorted(carried):
             writer.copy_file(path)

@@ -19,6 +19,7 @@ from core.model.skeleton import Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.preflight.architectures import NUMBERED_EXPERT
+from core.profile import Work, span
 from core.quantizers.block import SolvedBlock
 from core.report import LinearReport
 
@@ -54,6 +55,7 @@ class BlockRecords:
         """Returns the config of one linear of a block; None where it stays in float."""
         return self.config.for_linear(self._stored_name(index, name))
 
+    @span(Work.PACK)
     def tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
         """Returns a solved block's packed tensors."""
         packed: dict[str, torch.Tensor] = {}

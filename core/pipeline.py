@@ -30,6 +30,7 @@ from core.environment import (
     forward_dtype,
     numerics_profile,
     peak_rss_bytes,
+    product_rates,
     return_freed_memory,
     rss_bytes,
     versions,
@@ -45,6 +46,7 @@ from core.preflight.resources import MAX_SHARD_BYTES
 from core.preflight.source import ModelFacts, inspect_source
 from core.preflight.targets import Shapes
 from core.preflight.weights import refuse_non_finite
+from core.profile import Profile, ProfileSummary, summarise
 from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.report import LinearReport, QuantizationReport
@@ -55,11 +57,15 @@ TOKENS_PER_BATCH = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success."""
+    """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success.
+
+    profile: measure the machine's products too and write `profile.json` into the artifact.
+    """
 
     threads: int | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
     keep_work: bool = False
+    profile: bool = False
 
 
 def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but four have defaults
@@ -94,7 +100,8 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     return_freed_memory()
     work_dir = work_dir or out_dir.with_name(f"{out_dir.name}.work")
     quantizer = quantizer_for(config)
-    with torch.no_grad(), CheckpointReader(source_dir) as reader:
+    profile = Profile()
+    with torch.no_grad(), CheckpointReader(source_dir) as reader, profile.recording():
         run = _Run(
             source_dir=source_dir,
             reader=reader,
@@ -104,10 +111,12 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
             walk=BlockWalk(quantizer=quantizer, on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
             plan=plan,
+            profile=profile,
+            resources=resources,
         )
         manifest = run.open(work_dir, on_fault)
         run.quantize_blocks(manifest)
-        report = run.assemble(manifest, out_dir, resources.max_shard_bytes)
+        report = run.assemble(manifest, out_dir)
     if not resources.keep_work:
         shutil.rmtree(work_dir)
     return report
@@ -125,6 +134,8 @@ class _Run:
     walk: BlockWalk
     provenance: dict[str, Any]
     plan: BudgetPlan | None
+    profile: Profile
+    resources: Resources
     facts: ModelFacts = field(init=False)
     skeleton: Skeleton = field(init=False)
     records: BlockRecords = field(init=False)
@@ -182,7 +193,7 @@ class _Run:
                     )
                 )
 
-    def assemble(self, manifest: Manifest, out_dir: Path, max_shard_bytes: int) -> QuantizationReport:
+    def assemble(self, manifest: Manifest, out_dir: Path) -> QuantizationReport:
         """Writes the artifact from the finished blocks."""
         tensors = account(self.reader, self.records.consumed(), self.skeleton.names.unused, self.records.stored_ties())
         report = self._report(manifest, tensors.dropped)
@@ -197,7 +208,8 @@ class _Run:
                 tensors=tensors,
                 report=report,
                 version=metadata.version("bitmill"),
-            ).write(out_dir, max_shard_bytes, self.formats)
+                profile=self._profile_summary(),
+            ).write(out_dir, self.resources.max_shard_bytes, self.formats)
         return report
 
     # What the steps above are made of, in the order of use.
@@ -267,6 +279,11 @@ class _Run:
         self.skeleton.load(self.reader, self.skeleton.block_targets(index))
         return self.walk.quantize(index, self.skeleton.blocks.modules[index], block_batches(captured, hidden, index))
 
+    def _profile_summary(self) -> ProfileSummary | None:
+        if not self.resources.profile:
+            return None
+        return summarise(self.profile, product_rates(self.profile.operations()))
+
     def _report(self, manifest: Manifest, dropped: Mapping[str, str]) -> QuantizationReport:
         rows = [row for index in range(manifest.blocks_done) for row in manifest.block_rows(index)]
         calibration = self.calibration
@@ -288,6 +305,7 @@ class _Run:
             warnings=tuple(warnings),
             provenance=self.provenance,
             budget=None if self.plan is None else self.plan.to_dict(),
+            seconds_by_work=self.profile.seconds(),
         )
 
     @contextmanager

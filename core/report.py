@@ -58,6 +58,7 @@ class QuantizationReport:
 
     config: the quantization config's `to_dict`. bits_per_weight: bits on disk (codes, scales, zeros, group indexes)
     per weight of the quantized linears. seconds_by_stage: wall time, keyed by `core.events.Stage` values.
+    seconds_by_work: the same time up to packing, keyed by `core.profile.Work` values; of a resumed run, this attempt's.
     calibration_sha256: digest of the token windows, None without calibration. versions: program name to version.
     provenance: what the caller knows about the source, never a local path. budget: the plan's `to_dict`, None without.
     """
@@ -76,6 +77,7 @@ class QuantizationReport:
     warnings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] | None = None
+    seconds_by_work: dict[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -34,6 +34,9 @@ def run(
     target: TargetOption = None,
     formats: FormatOption = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep <dst>.work, the finished blocks.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time went, and keep it as profile.json in the artifact.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Quantize a model folder right here, block by block, with the memory of one block.
@@ -53,6 +56,7 @@ def run(
             targets=tuple(str(name) for name in target or ()),
             formats=tuple(formats or DEFAULT_FORMATS),
             keep_work=keep_work,
+            profile=profile,
         ),
         as_json=json_output,
     )

@@ -6,10 +6,12 @@ import hashlib
 from pathlib import Path
 
 from core.checkpoint.durable import file_sha256
+from core.profile import Work, span
 
 _CONTENT_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
 
 
+@span(Work.CHECK)
 def model_sha256(source_dir: Path) -> str:
     """Returns the SHA-256 over names and SHA-256 of the files that decide a run: config, weights, tokenizer."""
     files = sorted({path for pattern in _CONTENT_PATTERNS for path in source_dir.glob(pattern) if path.is_file()})

@@ -25,6 +25,7 @@ from core.checkpoint.record import (
     write_record,
 )
 from core.errors import ResumeRefusedError
+from core.profile import Work, count, span
 
 ACTIVATIONS_KEPT: Final = 2
 FAULT_POINTS: Final = ("block_written", "block_synced", "block_recorded")
@@ -70,6 +71,7 @@ class Manifest:
         """Returns how many blocks, counted from the first, are solved, synced and verified."""
         return len(self._blocks)
 
+    @span(Work.WRITE)
     def record_block(
         self, index: int, tensors: Mapping[str, torch.Tensor], report_rows: Sequence[Mapping[str, Any]]
     ) -> str:
@@ -79,6 +81,7 @@ class Manifest:
         """
         if index != self.blocks_done:
             raise ValueError(f"block {index} recorded after {self.blocks_done} blocks; blocks are recorded in order")
+        count(Work.WRITE, nbytes=_total_bytes(tensors))
         path = self.block_file(index)
         sha256 = replace_file(path, tensors_stream(tensors, {}), before_rename=lambda: self._on_fault("block_written"))
         self._on_fault("block_synced")
@@ -104,11 +107,13 @@ class Manifest:
         """Returns a recorded block's lines of the report."""
         return [dict(row) for row in self._blocks[index].rows]
 
+    @span(Work.WRITE)
     def save_activations(self, index: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keeps the activations that enter block `index`, and those that entered the one before; drops older ones.
 
         They only save work at a resume and their hash is checked, so no wait for the disk is spent on them.
         """
+        count(Work.WRITE, nbytes=_total_bytes(tensors))
         path = self._work_dir / f"activations-{index:05d}.safetensors"
         sha256 = replace_file(path, tensors_stream(tensors, {}), sync=False)
         self._activations[index] = RecordedFile(file=path.name, sha256=sha256)
@@ -144,6 +149,10 @@ class Manifest:
             fingerprint=self._fingerprint, blocks=tuple(self._blocks), activations=dict(self._activations)
         )
         write_record(self._work_dir, record)
+
+
+def _total_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from core.errors import ModelProblem, ModelRefusedError
 from core.model.experts import split_experts
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
+from core.profile import Work, count, span
 
 
 class TensorSource(Protocol):
@@ -90,10 +91,13 @@ class Skeleton:
             name for name in self.outer_targets() if not any(name.startswith(f"{path}.") for path in paths if path)
         )
 
+    @span(Work.LOAD)
     def load(self, source: TensorSource, targets: Iterable[str]) -> None:
         """Puts real tensors in place, in the skeleton's dtype."""
         for target in targets:
-            _place(self.model, target, source.tensor(self.names.source_of[target]).to(self.dtype))
+            tensor = source.tensor(self.names.source_of[target])
+            count(Work.LOAD, nbytes=tensor.nbytes)
+            _place(self.model, target, tensor.to(self.dtype))
         self._tie()
 
     def drop(self, targets: Iterable[str]) -> None:

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from core.model.experts import aligned_inputs
-from core.model.structure import in_features
+from core.model.structure import in_features, linear_weight
+from core.profile import Profile, Work, active, span
 
 
 class Collects(Protocol):
@@ -100,6 +101,7 @@ class SuspendedBlock(Generic[Collector]):
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
         self._driver = greenlet.getcurrent()
+        self._profile = active()
         self._current: _Pass | None = None
 
     def run(self, batches: Sequence[BatchRun]) -> list[HiddenStates]:
@@ -144,15 +146,18 @@ class SuspendedBlock(Generic[Collector]):
         if rank not in self._collectors:
             first = self._linears[self._input_sets[rank][0]]
             self._collectors[rank] = self._make_collector(in_features(first), X.device)
-        for part in aligned_inputs(X, run.token_mask, float_X):
-            self._collectors[rank].add(*part)
+        with span(Work.HESSIAN):
+            for part in aligned_inputs(X, run.token_mask, float_X):
+                self._collectors[rank].add(*part)
         run.inputs = None
 
     def _advance(self, run: _Pass) -> None:
         self._current = run
-        run.advance()
+        with span(Work.FORWARD):
+            run.advance()
 
     def _arrive(self, name: str, X: torch.Tensor) -> None:
+        count_linear(self._profile, self._linears[name], X)
         rank, run = self._rank.get(name), self._current
         if rank is None or rank in self._solved or run is None:
             return
@@ -211,17 +216,20 @@ def collect_without_suspending(
     mask: torch.Tensor | None = None
 
     def note_float(name: str, X: torch.Tensor) -> None:
+        count_linear(active(), linears[name], X)
         if name in sets:
             float_inputs[name] = X
 
     def note(name: str, X: torch.Tensor) -> None:
+        count_linear(active(), linears[name], X)
         names = sets.get(name)
         if names is None:
             return
         if names not in collectors:
             collectors[names] = make_collector(in_features(linears[name]), X.device)
-        for part in aligned_inputs(X, mask, float_inputs.pop(name, None)):
-            collectors[names].add(*part)
+        with span(Work.HESSIAN):
+            for part in aligned_inputs(X, mask, float_inputs.pop(name, None)):
+                collectors[names].add(*part)
 
     for batch in batches:
         mask = batch.token_mask
@@ -231,6 +239,13 @@ def collect_without_suspending(
             batch.run()
         float_inputs.clear()
     return collectors, float_outputs
+
+
+def count_linear(profile: Profile | None, linear: nn.Module, X: torch.Tensor) -> None:
+    """Counts the product of inputs with a linear's weight."""
+    if profile is not None:
+        operations = 2.0 * X.numel() * linear_weight(linear).shape[0]
+        profile.count(Work.FORWARD, operations=operations, dtype=str(X.dtype).removeprefix("torch."))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.errors import ModelProblem, ModelRefusedError
+from core.profile import Work, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ EXPONENT_BITS = {
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
+@span(Work.CHECK)
 def refuse_non_finite(source_dir: Path, facts: ModelFacts) -> None:
     """Raises ModelRefusedError (NON_FINITE_WEIGHTS), naming the first tensor that holds NaN or infinity."""
     for name, tensor in facts.tensors.items():

@@ -29,6 +29,7 @@ from core.model.suspend import (
     discover_input_sets,
 )
 from core.preflight.architectures import NUMBERED_EXPERT
+from core.profile import Work, span
 from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
@@ -155,7 +156,8 @@ class _BlockTask:
     def batch_run(self, block: nn.Module, batch: BlockBatch) -> BatchRun:
         def run(states: torch.Tensor) -> torch.Tensor:
             self._stop_if_asked()
-            return batch.arguments.call(block, states)
+            with span(Work.FORWARD):
+                return batch.arguments.call(block, states)
 
         beside = batch.hidden.float_path
         return BatchRun(
@@ -168,7 +170,8 @@ class _BlockTask:
         return (HeldOutAccumulator if self.walk.quantizer.holds_out else HessianAccumulator)(in_features, device)
 
     def solve_set(self, names: tuple[str, ...], collector: Accumulator | None) -> None:
-        statistics = None if collector is None else collector.finish()
+        with span(Work.HESSIAN):
+            statistics = None if collector is None else collector.finish()
         for quantizer in dict.fromkeys(self.quantizers[name] for name in names):
             self._solve_alike(quantizer, [name for name in names if self.quantizers[name] is quantizer], statistics)
 

@@ -17,7 +17,7 @@ from core.solver.hessian import InputStatistics
 from core.solver.loss import quadratic_loss, target_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
-from core.solver.target import mismatch_map
+from core.solver.target import mismatch_map, moved_target
 from core.weights import QuantizedWeight
 
 NO_TARGET = "The target of the float path could not be solved for; its own weights were rounded. Raise mismatch_damp."
@@ -78,7 +78,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
             return self._round_starved(W_OI)
         statistics = prepared.statistics
         W_OI = W_OI.float()
-        target_OI = W_OI if prepared.target_II is None else W_OI @ prepared.target_II
+        target_OI = W_OI if prepared.target_II is None else moved_target(W_OI, prepared.target_II)
         kept = self._best(W_OI, prepared, [*self._solve(target_OI, prepared)])
         if self._config.refine_rounds:
             kept = self._best(W_OI, prepared, [kept, self._refine(kept, target_OI, statistics)])

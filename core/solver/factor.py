@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from core.errors import NumericalError
+from core.profile import Work, span
 
 # Each failed factorization is tried again in float64, then with this many times the damping.
 DAMP_STEP = 4.0
@@ -26,6 +27,7 @@ class InverseFactor:
     steps: tuple[str, ...]
 
 
+@span(Work.FACTORIZATION)
 def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
     """Returns the factor of the damped inverse; H is symmetric, float32, and is not changed.
 

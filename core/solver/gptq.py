@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from core.configs import GPTQConfig, Order, ScaleSearch
+from core.profile import Work, span
 from core.solver import grid, kernels
 from core.solver.factor import InverseFactor, factorize
 from core.weights import QuantizedWeight
@@ -92,6 +93,7 @@ def _by_groups(diagonal_I: torch.Tensor, size: int) -> torch.Tensor:
     return (within_GS + first_G1)[groups_G].reshape(-1)
 
 
+@span(Work.SOLVE)
 def solve(
     W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig, *, update: int = UPDATE_COLUMNS
 ) -> GPTQSolution:

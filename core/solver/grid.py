@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from core.errors import NumericalError
+from core.profile import Work, span
 from core.solver import kernels
 
 # The factors by which a group's range is shrunk during a scale search. Below 0.35 no 2-bit group was ever best.
@@ -34,6 +35,7 @@ def top_code(bits: int) -> int:
     return (1 << bits) - 1
 
 
+@span(Work.SEARCH)
 def minmax_grid(W_OGS: torch.Tensor, *, bits: int, sym: bool) -> Grid:
     """Fits each group's grid to the range of its weights (GPTQ paper, §4): float32 [O, G, S] in, Grid out.
 
@@ -43,6 +45,7 @@ def minmax_grid(W_OGS: torch.Tensor, *, bits: int, sym: bool) -> Grid:
     return _ranged_grid(*_range(W_OGS, sym=sym), bits=bits, sym=sym)
 
 
+@span(Work.SEARCH)
 def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym: bool, signed: bool = False) -> Grid:
     """Picks, per row and group, the shrunk range with the least Σ_j c_j (w_j - s·(clip(round(w_j/s)+z) - z))².
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from core.profile import Work, count, span
 from core.solver.hessian import InputStatistics
 
 
+@span(Work.LOSS)
 def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
     """Returns tr(D H Dᵀ): with D = W - W_hat the mean squared change of the outputs, summed over them."""
+    count(Work.LOSS, operations=2.0 * D_OI.numel() * H_II.shape[0], dtype="float32")
     return float(torch.einsum("oi,oi->", D_OI @ H_II, D_OI))
 
 

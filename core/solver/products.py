@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from core.profile import Work, count
 from core.solver import bfloat16_kernels
 
 # Columns per block of the triangle: where torch's products reach their full rate and little is computed in vain.
@@ -27,12 +28,14 @@ class FloatRows:
 
     def add_gram(self, upper_II: torch.Tensor) -> None:
         """Adds XᵀX to the upper triangle; what lies below it is not meaningful."""
+        _count_gram(self.X_NI.shape[0], upper_II, "float32")
         for start in range(0, self.X_NI.shape[1], BLOCK_COLUMNS):
             stop = start + BLOCK_COLUMNS
             upper_II[start:stop, start:].addmm_(self.X_NI[:, start:stop].T, self.X_NI[:, start:])
 
     def add_cross(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """Adds the product of other rows of the same tokens with these: otherᵀ X."""
+        _count_cross(other_NJ.shape[0], sum_IJ, "float32")
         sum_IJ.addmm_(other_NJ.float().T, self.X_NI)
 
 
@@ -41,14 +44,17 @@ class PackedRows:
     """Tokens as `bfloat16_kernels` reads them, in chunks."""
 
     chunks: Sequence[torch.Tensor]
+    tokens: int
 
     def add_gram(self, upper_II: torch.Tensor) -> None:
         """See FloatRows."""
+        _count_gram(self.tokens, upper_II, "bfloat16")
         for chunk in self.chunks:
             bfloat16_kernels.add_products(upper_II, chunk, chunk, upper=True)
 
     def add_cross(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
+        _count_cross(self.tokens, sum_IJ, "bfloat16")
         for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
             bfloat16_kernels.add_products(sum_IJ, bfloat16_kernels.pack(other), chunk, upper=False)
 
@@ -56,5 +62,14 @@ class PackedRows:
 def rows_of(X_NI: torch.Tensor) -> FloatRows | PackedRows:
     """Makes rows of any float dtype ready to be multiplied; one form serves every product that they take part in."""
     if X_NI.dtype is torch.bfloat16 and X_NI.device.type == "cpu" and bfloat16_kernels.is_available():
-        return PackedRows([bfloat16_kernels.pack(chunk) for chunk in torch.split(X_NI, bfloat16_kernels.CHUNK_TOKENS)])
+        chunks = [bfloat16_kernels.pack(chunk) for chunk in torch.split(X_NI, bfloat16_kernels.CHUNK_TOKENS)]
+        return PackedRows(chunks, X_NI.shape[0])
     return FloatRows(X_NI.float())
+
+
+def _count_gram(tokens: int, sum_II: torch.Tensor, dtype: str) -> None:
+    count(Work.HESSIAN, operations=float(tokens) * sum_II.numel(), dtype=dtype)
+
+
+def _count_cross(tokens: int, sum_IJ: torch.Tensor, dtype: str) -> None:
+    count(Work.HESSIAN, operations=2.0 * tokens * sum_IJ.numel(), dtype=dtype)

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 import torch
 
+from core.profile import Work, count, span
 
+
+@span(Work.TARGET)
+def moved_target(W_OI: torch.Tensor, map_II: torch.Tensor) -> torch.Tensor:
+    """Returns W* = W A for the map of `mismatch_map`."""
+    count(Work.TARGET, operations=2.0 * W_OI.numel() * map_II.shape[0], dtype="float32")
+    return W_OI @ map_II
+
+
+@span(Work.TARGET)
 def mismatch_map(H_II: torch.Tensor, G_II: torch.Tensor, alpha: float, damp: float) -> torch.Tensor | None:
     """Returns A [I, I] with W* = W A = W + alpha (W (G+λI)(H+λI)⁻¹ - W); None where H+λI has no Cholesky factor."""
     identity_II = torch.eye(H_II.shape[0], dtype=H_II.dtype, device=H_II.device)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import time
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -27,6 +29,7 @@ from core.events import BlockQuantized, Event, LinearQuantized, RunStarted, Stag
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.pipeline import TOKENS_PER_BATCH, Resources, quantize_checkpoint
+from core.profile import Work
 from core.progress import ProgressEstimator
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
@@ -268,3 +271,24 @@ def test_progress_rises_to_the_end(source: Path, tmp_path: Path) -> None:
     assert fractions == sorted(fractions)
     assert 0.8 < fractions[-1] <= 1.0
     assert estimator.current().blocks_done == 3
+
+
+def test_a_profile_says_where_the_time_went(source: Path, tmp_path: Path) -> None:
+    """With it the artifact holds profile.json, listed and summing up to the run; the report has the seconds always."""
+    out = tmp_path / "out"
+    started = time.perf_counter()
+    report = quantize_checkpoint(source, out, GPTQ, _windows(), resources=Resources(profile=True))
+    wall = time.perf_counter() - started
+    verify_sha256sums(out)
+    profile = json.loads((out / "profile.json").read_text("utf-8"))
+    done = {name for name, amount in profile["work"].items() if amount["seconds"] > 0}
+    assert done == set(report.seconds_by_work) == {str(work) for work in Work}
+    assert 0.5 * sum(report.seconds_by_stage.values()) < profile["seconds"] < wall
+    # Three blocks of the tiny model, 8 x 32 tokens on the quantized path; the float path runs beside half the batches.
+    weights = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
+    assert profile["work"]["forward"]["operations"]["float32"] >= 2 * weights * 8 * 32
+    assert profile["work"]["load"]["bytes"] > 0
+    assert profile["work"]["write"]["bytes"] > 0
+    assert 0 < profile["product_share"] < 1
+    quantize_checkpoint(source, tmp_path / "plain", GPTQ, _windows())
+    assert not (tmp_path / "plain" / "profile.json").exists()
