@@ -8,11 +8,12 @@ LOADERS_BIN := $(LOADERS_VENV)/bin
 TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-loaders test-pt2e check format bench peers bench-peers lock clean
+.PHONY: help install demo test soak test-loaders test-pt2e check format bench peers bench-peers lock clean
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
 	@echo "make test          the whole test suite"
+	@echo "make soak          jobs under a hail of faults for ten minutes (SEED=n for another hail)"
 	@echo "make test-loaders  load artifacts through GPTQModel and transformers, in an environment of its own"
 	@echo "make test-pt2e     quantize activations through torchao, which the other tests run without"
 	@echo "make check         lint, formatting, types, import rules"
@@ -37,13 +38,16 @@ demo: install
 	@$(BIN)/bitmill demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: install
-	@$(BIN)/python -m pytest -m 'not loaders'
+	@$(BIN)/python -m pytest -m 'not loaders and not soak'
 
 $(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
 	@echo "Installing GPTQModel, optimum and transformers into $(LOADERS_VENV) ..."
 	@test -x $(LOADERS_BIN)/python || $(PYTHON) -m venv $(LOADERS_VENV)
 	@$(LOADERS_BIN)/python -m pip install $(PIP_FLAGS) --requirement tests/loaders/requirements.txt
 	@touch $@
+
+soak: install
+	@$(BIN)/python -m pytest -m soak -s tests/fault
 
 test-loaders: install $(LOADERS_VENV)/.installed
 	@$(LOADERS_BIN)/python -m pytest -c tests/loaders/pytest.ini tests/loaders

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 
 from api.deps import ArtifactId, ArtifactReader, JobId, JobReader, ServicesDep
 from api.downloads import archive_response, artifact_response, attachment, checksum_lines
@@ -16,6 +17,7 @@ from store.jobs import Artifact, Job
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 
+REDIRECT_SECONDS = 300
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILE_HEADERS = {
     "ETag": {"schema": {"type": "string"}, "description": "The file's sha256, strong"},
@@ -27,6 +29,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file", **FILE},
     206: {"description": "The one range that was asked for", **FILE},
     304: {"description": "If-None-Match names this file"},
+    307: {"description": "The object store has it, at the URL in Location"},
     **responses(401, 403, 404, 412, 416, 503),
 }
 
@@ -53,11 +56,23 @@ def list_artifacts(job_id: JobId, services: ServicesDep, principal: JobReader) -
     responses=FILE_RESPONSES,
 )
 def download_artifact(
-    job_id: JobId, artifact_id: ArtifactId, request: Request, services: ServicesDep, principal: ArtifactReader
+    job_id: JobId,
+    artifact_id: ArtifactId,
+    request: Request,
+    services: ServicesDep,
+    principal: ArtifactReader,
+    *,
+    redirect: Annotated[bool, Query(description="Lead to the object store, where there is one; else stream")] = False,
 ) -> Response:
-    """Streams one file. Takes Range (one range), If-Range, If-Match and If-None-Match; HEAD gives the headers alone."""
+    """Streams one file. Takes Range (one range), If-Range, If-Match and If-None-Match; HEAD gives the headers alone.
+
+    With `redirect=true` and a bucket as artifact store it answers 307 with a URL of the bucket, good for a few minutes.
+    """
     with services.database.reading() as repository:
         artifact = repository.get_artifact(job_id, artifact_id, owner=principal.sees)
+    url = services.artifacts.signed_url(artifact.sha256, REDIRECT_SECONDS) if redirect else None
+    if url is not None:
+        return RedirectResponse(url, status_code=307, headers={"Cache-Control": "no-store"})
     return artifact_response(artifact, services.artifacts, request.headers, head=request.method == "HEAD")
 
 

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from store.jobs import TRANSITIONS, Job, JobEvent, JobState
-from store.sweep import sweep_blobs
 from tests.fault.deployment import Deployment
 from tests.fault.processes import job_processes
 from tests.ops.service import wait_until
@@ -103,7 +102,7 @@ def _disk_is_back(deployment: Deployment) -> None:
     """After the sweep nothing is left but what rows refer to."""
     services, settings = deployment.services, deployment.settings
     Dispatcher(services, deployment.celery, settings.queue_classes).tidy()
-    sweep_blobs(services.database, services.artifacts, older_than_seconds=-1)
+    deployment.sweep()
     for data_dir in deployment.data_dirs:
         left = list((data_dir / "work").glob("*"))
         left = [path for path in left if not deployment.is_over(path.name)]

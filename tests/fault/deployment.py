@@ -16,9 +16,10 @@ from celery import Celery
 
 from core.configs import RTNConfig
 from store.errors import NotFoundError, StorageUnavailableError
-from store.jobs import Job, JobFilter, NewJob
+from store.jobs import Job, JobError, JobFilter, NewJob
 from store.queue import make_celery
 from store.session import Database
+from store.sweep import sweep_blobs
 from tests.fault.processes import Forked, Zygote
 from tests.worker.bench import finished
 from tests.worker.celery_worker import environment_of
@@ -73,6 +74,13 @@ class Deployment:
         self._started.append(forked)
         return forked
 
+    def api(self, port: int, *, clock_offset: float = 0) -> Forked:
+        """Starts an API."""
+        log = self.folder / "api.log"
+        forked = self.zygote.fork("api", environment_of(self.settings), log, port=port, clock_offset=clock_offset)
+        self._started.append(forked)
+        return forked
+
     def marks(self, queue: str) -> Path:
         """Returns where the workers of a queue class note the places of their plan that they came by."""
         folder = self.folder / "marks" / queue
@@ -123,6 +131,11 @@ class Deployment:
                 raise AssertionError(f"the job did not get there: {self.job(job.id)}")
             time.sleep(0.05)
 
+    def errors(self, job: Job) -> list[JobError]:
+        """Returns why attempts failed."""
+        with self.database.reading() as repository:
+            return [attempt.error for attempt in repository.list_attempts(job.id) if attempt.error is not None]
+
     def cancel(self, job: Job) -> None:
         """Asks for a job's end."""
         with self.database.transaction() as repository:
@@ -143,6 +156,10 @@ class Deployment:
             return self.job(job_id).state.terminal
         except NotFoundError:
             return True
+
+    def sweep(self) -> None:
+        """Removes what nothing refers to, with no grace."""
+        sweep_blobs(self.database, self.services.artifacts, older_than_seconds=-1)
 
     def referenced_blobs(self) -> set[str]:
         """Returns the hashes that rows name."""

@@ -64,6 +64,11 @@ class Proxy:
         """Keeps connections, takes new ones, and passes nothing on: what a partition looks like from inside."""
         self._call(self._set(flowing=False))
 
+    def lead_to(self, upstream: tuple[str, int]) -> None:
+        """Resets every connection; new ones lead somewhere else."""
+        self._upstream = upstream
+        self.reset()
+
     def cut_at(self, words: bytes) -> None:
         """Resets the connection on which the client sends these words, once, after they have reached the server."""
         self.drop_after = words

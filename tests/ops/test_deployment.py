@@ -132,7 +132,8 @@ def test_ci_runs_the_tests_the_loaders_and_the_checks():
     """Any failure ends the script, and nothing swallows a status."""
     script = (ROOT / ".ci" / "run").read_text()
     assert "set -euo pipefail" in script
-    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == ["install", "test", "test-loaders", "check"]
+    steps = ["install", "test", "soak", "test-loaders", "test-pt2e", "check"]
+    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == steps
     assert "||" not in script
 
 

@@ -1,0 +1,70 @@
+"""R14: many clients that hardly read. What they cost is bounded, and everybody else is served."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from store.jobs import NewArtifact
+from tests.fault.conftest import Deploy
+from tests.fault.deployment import Deployment
+from tests.fault.test_surroundings import start_api
+
+READERS = 50
+FILE_BYTES = 16 << 20
+MOST_BYTES = 120 << 20
+"""A few pieces of the file for each reader, and not the file for each."""
+POLLS = 40
+POLL_SECONDS = 5.0
+"""For the slowest of the polls, on a machine that does other things."""
+
+
+@pytest.fixture
+def published(deploy: Deploy) -> tuple[Deployment, str]:
+    """A deployment with one job that has a large file, and the path of that file."""
+    deployment = deploy()
+    job = deployment.submit()
+    sha256, size_bytes = deployment.services.artifacts.put_bytes(bytes(FILE_BYTES))
+    file = NewArtifact(name="large.bin", sha256=sha256, size_bytes=size_bytes, media_type="application/octet-stream")
+    with deployment.database.transaction() as repository:
+        claimed = repository.claim("wrk", "default")
+        assert claimed is not None
+        repository.succeed(claimed.id, claimed.lease_token, [file])
+        [artifact] = repository.list_artifacts(job.id)
+    return deployment, f"/v1/jobs/{job.id}/artifacts/{artifact.id}/content"
+
+
+def test_r14_readers_at_a_byte_a_second(published: tuple[Deployment, str]):
+    """Fifty downloads and fifty streams that stand still: memory stays bounded and progress is still answered."""
+    deployment, path = published
+    api, client = start_api(deployment)
+    progress = f"{path.partition('/artifacts')[0]}/progress"
+    client.get(progress).raise_for_status()
+    before = api.process.memory_info().rss
+    with ExitStack() as stack:
+        readers = [stack.enter_context(open_request(client.base_url.port or 0, path)) for _ in range(READERS)]
+        for _ in range(READERS):
+            stack.enter_context(open_request(client.base_url.port or 0, "/v1/events/stream"))
+        slowest = 0.0
+        for _ in range(POLLS):
+            started = time.monotonic()
+            client.get(progress).raise_for_status()
+            slowest = max(slowest, time.monotonic() - started)
+            for reader in readers[:2]:
+                assert reader.recv(1)
+        assert api.process.memory_info().rss - before < MOST_BYTES
+        assert slowest < POLL_SECONDS
+    client.close()
+
+
+def open_request(port: int, path: str) -> socket.socket:
+    """Sends a request on a connection with hardly any room for the answer."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    connection.settimeout(30)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection

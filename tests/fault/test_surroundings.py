@@ -1,0 +1,119 @@
+"""R11, R12, R18: full disks, wrong clocks, restarts."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+from store.jobs import JobState
+from tests.api.service import job_request
+from tests.core.preflight.folders import make_llama
+from tests.fault.checker import check
+from tests.fault.conftest import Deploy
+from tests.fault.deployment import Deployment, wait_for
+from tests.fault.processes import Forked
+from tests.servers import free_port
+
+HOURS = 3600.0
+ROLLED_JOBS = 20
+
+
+@pytest.mark.parametrize("plan", ["block_written@3=enospc", "checkpoint_uploaded=enospc", "uploading@2=enospc"])
+def test_r11_a_full_disk_under_a_worker(deployment: Deployment, undisturbed: Mapping[str, str], plan: str):
+    """No room for a block, a checkpoint or an artifact: the attempt says so, and a later one ends the job."""
+    job = deployment.submit(max_attempts=6, block_seconds=0.2)
+    deployment.worker(faults=plan)
+    assert deployment.wait(job).state is JobState.SUCCEEDED
+    errors = deployment.errors(job)
+    assert {error.code for error in errors} <= {"disk_full"}
+    # An upload is tried again within the attempt, and a checkpoint is no condition of it.
+    assert bool(errors) == plan.startswith("block")
+    check(deployment, [job], undisturbed)
+
+
+def test_r11_a_full_disk_under_the_database(deploy: Deploy):
+    """Each submit is either stored and answered 202, or refused with 503; with room again the next one is stored."""
+    deployment = deploy()
+    api, client = start_api(deployment)
+    # The first one stores the built-in calibration text, which is larger than the room that is left.
+    assert client.post("/v1/jobs", json=job_request()).status_code == 202
+    size = max(path.stat().st_size for path in deployment.settings.data_dir.glob("bitmill.db*"))
+    resource.prlimit(api.process.pid, resource.RLIMIT_FSIZE, (size + 65_536, resource.RLIM_INFINITY))
+    codes: list[int] = []
+    while len(codes) < 400 and 503 not in codes:
+        codes.append(client.post("/v1/jobs", json=job_request()).status_code)
+    assert codes[-1] == 503
+    assert set(codes) == {202, 503}
+    resource.prlimit(api.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert client.post("/v1/jobs", json=job_request()).status_code == 202
+    with deployment.database.reading() as repository:
+        assert sum(repository.state_counts().values()) == codes.count(202) + 2
+    client.close()
+
+
+def start_api(deployment: Deployment, *, clock_offset: float = 0) -> tuple[Forked, httpx.Client]:
+    """Starts an API of a deployment, with one model that it accepts, and waits until it answers."""
+    folder = deployment.settings.model_roots[0].path / "tiny"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_llama(folder, max_position_embeddings=2048)
+    port = free_port()
+    api = deployment.api(port, clock_offset=clock_offset)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+
+    def answers() -> bool:
+        try:
+            return client.get("/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(answers, f"the API did not start: {Path(api.log).read_text()[-2000:]}")
+    return api, client
+
+
+@pytest.mark.parametrize("offset", [2 * HOURS, -2 * HOURS])
+def test_r12_clocks_that_are_wrong(deployment: Deployment, undisturbed: Mapping[str, str], offset: float):
+    """Workers and API two hours off on either side, one each way: leases and times are the database's."""
+    _, client = start_api(deployment, clock_offset=-offset)
+    answer = client.post("/v1/jobs", json=job_request(max_attempts=1))
+    assert answer.status_code == 202, answer.text
+    cancelled = client.post(f"/v1/jobs/{answer.json()['id']}:cancel").json()
+    assert cancelled["state"] == "cancelled"
+    job = deployment.submit("right", queue="default", block_seconds=0.2)
+    deployment.worker(clock_offset=offset)
+    ended = deployment.wait(job)
+    assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 1)
+    assert ended.finished_at is not None
+    assert abs((ended.finished_at - deployment.job(answer.json()["id"]).created_at).total_seconds()) < HOURS
+    client.close()
+    check(deployment, [job], undisturbed)
+
+
+def test_r18_a_rolling_restart(deployment: Deployment, undisturbed: Mapping[str, str]):
+    """Under twenty jobs, workers are replaced by TERM, TERM twice and QUIT: all succeed and nothing is counted."""
+    jobs = [deployment.submit(f"job-{number}", queue="default", block_seconds=0.05) for number in range(ROLLED_JOBS)]
+    old = deployment.worker()
+    for signals in ([signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]):
+        started = sum(deployment.job(job.id).attempt > 0 for job in jobs)
+        wait_for(lambda started=started: attempted(deployment) > started, "the worker does nothing")
+        new = deployment.worker()
+        for number in signals:
+            old.signal(number)
+        old.wait(60)
+        old = new
+    for job in jobs:
+        ended = deployment.wait(job)
+        assert (ended.state, ended.failures) == (JobState.SUCCEEDED, 0)
+    check(deployment, jobs, undisturbed)
+
+
+def attempted(deployment: Deployment) -> int:
+    """Returns how many jobs have been claimed at least once."""
+    with deployment.database.reading() as repository:
+        counts = repository.state_counts()
+    return sum(counts.values()) - counts[JobState.QUEUED]
