@@ -6,12 +6,10 @@ import json
 import threading
 from dataclasses import dataclass
 
-from core.calibration.builtin import builtin_text
+from core.calibration.builtin import BUILTIN_NAME, builtin_text
 from store.artifacts import ArtifactStore
 from store.jobs import CalibrationSet, NewCalibrationSet
 from store.session import Database
-
-NAME = "builtin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class BuiltinSet:
             return repository.add_calibration_set(
                 NewCalibrationSet(
                     owner_key_id=owner_id,
-                    name=NAME,
+                    name=BUILTIN_NAME,
                     format="jsonl",
                     sha256=text.sha256,
                     size_bytes=text.size_bytes,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cli.budget_view import curve_picture, plan_table
@@ -173,9 +173,10 @@ def _windows(
     view.show(ProgressState(label="calibrating", fraction=0.0, detail="reading the calibration text"))
     source, config = request.source, request.calibration.config()
     documents = source.documents(request.src, config, request.work_dir, advance)
-    for remark in remarks(source, documents):
+    found = remarks(source, documents)
+    for remark in found:
         _warn(console, remark)
-    windows = draw_windows(documents, load_tokenizer(request.src), config)
+    windows = replace(draw_windows(documents, load_tokenizer(request.src), config), warnings=found)
     console.print(draw_line(source, windows, config.seed), style="dim", soft_wrap=True)
     return windows
 

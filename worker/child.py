@@ -86,7 +86,7 @@ class Attempt:
         config = CalibrationConfig.from_dict(text.options)
         if text.write:
             write_text(self._spec.model_dir, config, text.path, self._progress)
-        windows = draw(text.path, self._spec.model_dir, config)
+        windows = draw(text.path, self._spec.model_dir, config, look=text.look)
         self._emit(
             CalibrationDrawn(
                 documents=windows.documents,

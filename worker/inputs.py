@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.calibration.builtin import BUILTIN_NAME
 from core.calibration.hub import PREFIX as HUB_PREFIX
 from core.calibration.hub import SELF_SET
 from core.configs import DEFAULT_FORMATS, parse_formats
@@ -91,7 +92,7 @@ class Inputs:
     def _calibration(self, options: dict[str, Any]) -> CalibrationText:
         set_id, folder = options.pop("set"), self._folder
         if set_id == SELF_SET:
-            return CalibrationText(path=folder.calibration, options=options, write=True)
+            return CalibrationText(path=folder.calibration, options=options, write=True, look=False)
         if set_id.startswith(HUB_PREFIX):
             commit = self._lease.journal.resolved.get("calibration_commit")
             spec = dataset_spec(set_id, commit, folder.calibration, self._services.settings)
@@ -101,4 +102,4 @@ class Inputs:
             stored = repository.get_calibration_set(set_id, None)
         self._services.artifacts.fetch_to(stored.sha256, self._folder.calibration)
         self._lease.journal.resolve({"calibration_sha256": stored.sha256})
-        return CalibrationText(path=self._folder.calibration, options=options)
+        return CalibrationText(path=self._folder.calibration, options=options, look=stored.name != BUILTIN_NAME)

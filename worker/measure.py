@@ -6,6 +6,7 @@ It brings core's parts together; every number comes from core.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from core.budget.plan import BudgetPlan
 from core.budget.planner import plan_budget
 from core.budget.request import BudgetRequest
 from core.calibration.builtin import builtin_text
+from core.calibration.lint import lint
 from core.calibration.texts import read_documents
 from core.calibration.windows import CalibrationWindows, consecutive_windows, draw_windows
 from core.checkpoint.identity import model_sha256
@@ -26,9 +28,14 @@ EVALUATION_SEQ_LEN = 512
 EVALUATION_WINDOWS = 16
 
 
-def draw(text: Path, model_dir: Path, config: CalibrationConfig) -> CalibrationWindows:
-    """Returns the job's calibration windows; raises CalibrationRefusedError where the text has too few tokens."""
-    return draw_windows(read_documents(text), load_tokenizer(model_dir), config)
+def draw(text: Path, model_dir: Path, config: CalibrationConfig, *, look: bool) -> CalibrationWindows:
+    """Returns the job's calibration windows; raises CalibrationRefusedError where the text has too few tokens.
+
+    look: whether what a look over the text finds becomes the windows' warnings.
+    """
+    documents = list(read_documents(text))
+    windows = draw_windows(documents, load_tokenizer(model_dir), config)
+    return replace(windows, warnings=lint(documents).warnings) if look else windows
 
 
 def write_text(model_dir: Path, config: CalibrationConfig, out: Path, on_event: Callable[[Event], None]) -> None:

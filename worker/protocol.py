@@ -35,12 +35,14 @@ class Line(BaseModel):
 class CalibrationText(Line):
     """The calibration text, already fetched. options: CalibrationConfig.to_dict().
 
-    write: the float model is to write the text there first, unless an earlier attempt let it.
+    write: the float model is to write the text there first, unless an earlier attempt let it. look: whether the job is
+    told what a look over the text finds.
     """
 
     path: Path
     options: dict[str, Any]
     write: bool = False
+    look: bool = True
 
 
 class FaultPlan(Line):

@@ -13,6 +13,9 @@ from typing import Literal
 
 Split = Literal["calibration", "evaluation"]
 
+BUILTIN_NAME = "builtin"
+"""What a stored set that holds this text is called."""
+
 SHARED_PARAGRAPH_CHARS = 60  # shorter paragraphs are headings and phrases that any two texts may share
 EVALUATION_EVERY = 3  # of the families by falling length, each third one is held out: about a quarter of the text
 

@@ -80,6 +80,7 @@ def test_a_job_is_calibrated_on_a_data_set_of_the_hub(online: Bench, hub: FakeHu
     expected = draw_windows([row["text"] for row in ROWS], load_tokenizer(online.tiny_model), DRAW)
     assert (counted["tokens_available"], counted["sha256"]) == (expected.tokens_available, expected.sha256)
     assert (counted["samples"], counted["seq_len"]) == (4, 32)
+    assert any("English only" in warning["message"] for warning in job.warnings)
 
 
 def test_a_model_without_text_writes_its_own(online: Bench):
@@ -89,6 +90,7 @@ def test_a_model_without_text_writes_its_own(online: Bench):
     job = online.job(job_id)
     assert job.state is JobState.SUCCEEDED, job.error
     assert drawn(online, job_id).payload["documents"] == 6
+    assert not job.warnings
 
 
 def test_a_data_set_comes_from_the_cache_the_second_time(hub: FakeHub, tmp_path: Path):
