@@ -20,14 +20,18 @@ DECADES = 3
 """What is drawn of the curve's height: below that, its end would flatten everything else."""
 
 
+def plan_line(plan: BudgetPlan) -> str:
+    """Returns what was reached, in one line."""
+    return f"Budget: {plan.bits:.3f} bits per weight, predicted divergence {plan.divergence:.4f} nats per token"
+
+
 def plan_table(plan: BudgetPlan) -> Table:
     """Returns the weights on each grid."""
     weights: Counter[tuple[int, int]] = Counter()
     for unit in plan.units:
         weights[unit.bits, unit.group_size] += unit.weights
     total = sum(weights.values())
-    title = f"Budget: {plan.bits:.3f} bits per weight, predicted divergence {plan.divergence:.4f} nats per token"
-    table = Table(title=title, title_justify="left", title_style="")
+    table = Table()
     for name in ("bits", "group size", "weights"):
         table.add_column(name, justify="right")
     for (bits, group_size), count in sorted(weights.items()):

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cli.budget_view import curve_picture, plan_table
+from cli.budget_view import curve_picture, plan_line, plan_table
 from cli.calibration_text import CalibrationSource, draw_line, remarks
 from cli.errors import CliError, ExitCode
 from cli.loss_summary import loss_table, summarise
@@ -196,8 +196,8 @@ def _plan(
     plan = plan_once(request.src, wanted, windows, request.work_dir, on_event=printer, should_stop=should_stop)
     for warning in plan.warnings:
         _warn(printer.console, warning)
-    printer.console.print(plan_table(plan))
-    printer.console.print(curve_picture(plan))
+    printer.console.print(plan_line(plan), soft_wrap=True)
+    printer.console.print(plan_table(plan), curve_picture(plan), sep="\n")
     return plan
 
 

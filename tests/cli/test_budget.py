@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.budget_view import CHOSEN, curve_picture, plan_table
+from cli.budget_view import CHOSEN, curve_picture, plan_line, plan_table
 from cli.errors import ExitCode
 from tests.api.test_budget import PLAN
 from tests.cli.conftest import Bitmill
@@ -38,7 +38,7 @@ def test_a_budget_below_everything_is_refused(local: Bitmill, models: Path, tmp_
 def test_the_picture_holds_what_it_names():
     """Each kind of point is drawn; one point alone is drawn too."""
     console = Console(width=100, record=True, force_terminal=False)
-    console.print(plan_table(PLAN), curve_picture(PLAN))
+    console.print(plan_line(PLAN), plan_table(PLAN), curve_picture(PLAN))
     text = console.export_text()
     assert "3.500 bits per weight" in text
     assert text.count(CHOSEN) == 2
