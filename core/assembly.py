@@ -74,7 +74,7 @@ def account(
     consumed = frozenset(quantized)
     dropped = dict.fromkeys(unused, "the model has no parameter for it")
     for name, original in ties.items():
-        if torch.equal(reader.tensor(name), reader.tensor(original)):
+        if name not in consumed and torch.equal(reader.tensor(name), reader.tensor(original)):
             dropped[name] = f"tied to {original}"
     kept = tuple(name for name in reader.names() if name not in consumed and name not in dropped)
     return TensorAccount(kept=kept, quantized=consumed, dropped=dropped)
@@ -151,7 +151,8 @@ class Assembly:
     def _add_texts(self, writer: ArtifactWriter, layout: Format) -> None:
         meta = self._meta()
         source_config = json.loads((self.source_dir / CONFIG_FILE).read_text("utf-8"))
-        writer.add_text(CONFIG_FILE, config_text(source_config, self._quantization(layout, meta)))
+        quantization = self._quantization(layout, meta)
+        writer.add_text(CONFIG_FILE, config_text(source_config, quantization, untied=self._head_grid is not None))
         if layout is Format.GPTQ:
             writer.add_text(QUANTIZE_CONFIG_FILE, quantize_config_text(self._quantization(layout, meta)))
         writer.add_text(CARD_FILE, self._card(layout, meta))
@@ -175,13 +176,19 @@ class Assembly:
     def _quantization(self, layout: Format, meta: Mapping[str, Any]) -> dict[str, Any]:
         if layout is Format.GPTQ:
             gathers = isinstance(self.config, GPTQConfig) and self.config.order is Order.DESC_ACT
-            return quantization_config_dict(self.config, desc_act=gathers, meta=meta)
+            packed_head = self._head_grid is not None
+            return quantization_config_dict(self.config, desc_act=gathers, meta=meta, lm_head=packed_head)
         return compressed_tensors.compressed_config_dict(self._grids, self._float_matrices(), meta=meta)
 
     @property
     def _grids(self) -> dict[str, Grid]:
         grids = linear_grids(self.config, self.shapes)
         return {name: grid for name, grid in grids.items() if grid is not None}
+
+    @property
+    def _head_grid(self) -> Grid | None:
+        """Returns the grid of the quantized output head."""
+        return next((grid for name, grid in self._grids.items() if not name.startswith(self.facts.block_prefix)), None)
 
     def _float_matrices(self) -> list[str]:
         """Returns the modules whose matrices stay in float."""
@@ -202,7 +209,7 @@ class Assembly:
                 name=artifact_name(
                     base_model,
                     self.config,
-                    head_dtype=self.facts.dtype,
+                    head_dtype=f"w{self._head_grid.bits}" if self._head_grid else self.facts.dtype,
                     dataset=self.report.provenance.get("dataset"),
                 ),
                 base_model=base_model,

@@ -15,7 +15,7 @@ from torch import nn
 
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
-from core.model.skeleton import Skeleton
+from core.model.skeleton import OutputHead, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.preflight.architectures import NUMBERED_EXPERT
@@ -49,7 +49,22 @@ class BlockRecords:
                 out_features, in_features = linear_weight(linear.module).shape
                 check_packable(out_features, in_features, linear.config.bits)
                 found[linear.stored_name] = (out_features, in_features)
+        if self.head is not None:
+            out_features, in_features = linear_weight(self.head.module).shape
+            found[self.head.stored_name] = (out_features, in_features)
         return found
+
+    @property
+    def head(self) -> OutputHead | None:
+        """Returns the output head; None where it stays in float."""
+        if not self.config.lm_head:
+            return None
+        head = self.skeleton.head()
+        return head if self.config.for_linear(head.stored_name) else None
+
+    def head_tensors(self, head: OutputHead, solved: SolvedBlock, bias: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Returns the solved head's packed tensors."""
+        return to_gptq_tensors(head.stored_name, solved.linears[head.path].weight, bias, version=self._version)
 
     def config_of(self, index: int, name: str) -> QuantizationConfig | None:
         """Returns the config of one linear of a block; None where it stays in float."""
@@ -70,7 +85,7 @@ class BlockRecords:
         return [
             LinearReport(
                 block=index,
-                name=self._stored_name(index, name),
+                name=self._reported_name(index, name),
                 bits=linear.weight.bits,
                 group_size=linear.weight.group_size,
                 loss=linear.loss,
@@ -106,6 +121,10 @@ class BlockRecords:
                     target = f"{self.skeleton.blocks.path(index)}.{linear.name}.{parameter}"
                     if target in self.skeleton.names.source_of:
                         yield self.skeleton.names.source_of[target]
+        if self.head is not None:
+            targets = (f"{self.head.path}.{parameter}" for parameter in ("weight", "bias"))
+            source_of = self.skeleton.names.source_of
+            yield from (source_of[target] for target in targets if target in source_of)
 
     def stored_ties(self) -> dict[str, str]:
         """Returns stored tensors that the model ties to another stored one, by that one's name."""
@@ -129,6 +148,10 @@ class BlockRecords:
             if config is not None:
                 stored_name = self._stored_name(index, name)
                 yield _Linear(name=name, stored_name=stored_name, module=module, config=config)
+
+    def _reported_name(self, index: int, name: str) -> str:
+        behind = index == len(self.skeleton.blocks.modules)
+        return self.skeleton.head().stored_name if behind else self._stored_name(index, name)
 
     def _stored_name(self, index: int, name: str) -> str:
         """Returns a linear's name in the checkpoint, without `.weight`."""

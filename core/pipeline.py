@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,9 @@ from core.environment import (
 )
 from core.errors import CalibrationProblem, CalibrationRefusedError, RunStoppedError
 from core.events import BlockQuantized, Event, RunStarted, Stage, StageAdvanced, StageStarted, WarningRaised
-from core.model.capture import CapturedBatch, capture
+from core.model.capture import CapturedBatch, capture, head_inputs
 from core.model.experts import Feed, set_feed
-from core.model.skeleton import Skeleton
+from core.model.skeleton import OutputHead, Skeleton
 from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
 from core.preflight.resources import MAX_SHARD_BYTES
@@ -49,6 +50,7 @@ from core.preflight.weights import refuse_non_finite
 from core.profile import Profile, ProfileSummary, summarise
 from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
+from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
 from core.report import LinearReport, QuantizationReport
 
 # A constant, not an option: the bytes of an artifact must not hang on how much memory a machine has.
@@ -172,7 +174,7 @@ class _Run:
         captured, hidden = self._capture()
         with self._stage(Stage.QUANTIZING):
             hidden = self._entering(manifest, captured, hidden)
-            for index in range(manifest.blocks_done, self._total):
+            for index in range(manifest.blocks_done, len(self.skeleton.blocks.modules)):
                 started = time.perf_counter()
                 solved = self._solve_block(index, captured, hidden)
                 hidden = solved.outputs
@@ -192,6 +194,8 @@ class _Run:
                         sha256=sha256,
                     )
                 )
+            if self.records.head is not None:
+                self._quantize_head(manifest, self.records.head, captured, hidden)
 
     def assemble(self, manifest: Manifest, out_dir: Path) -> QuantizationReport:
         """Writes the artifact from the finished blocks."""
@@ -216,7 +220,14 @@ class _Run:
 
     @property
     def _total(self) -> int:
-        return len(self.skeleton.blocks.modules)
+        """Returns the number of steps: the blocks, and the head where it is quantized."""
+        return len(self.skeleton.blocks.modules) + (self.records.head is not None)
+
+    @property
+    def _token_batches(self) -> tuple[torch.Tensor, ...]:
+        if self.calibration is None:
+            return ()
+        return torch.split(self.calibration.tokens_NT, max(1, TOKENS_PER_BATCH // self.calibration.seq_len))
 
     def _require_calibration(self) -> None:
         if self.walk.quantizer.needs_calibration and self.calibration is None:
@@ -237,7 +248,7 @@ class _Run:
         """Runs the embedding on every batch and learns what the model hands to each block; nothing without text."""
         if self.calibration is None:
             return [], []
-        batches = torch.split(self.calibration.tokens_NT, max(1, TOKENS_PER_BATCH // self.calibration.seq_len))
+        batches = self._token_batches
 
         def advance(done: int) -> None:
             if self.walk.should_stop():
@@ -284,6 +295,46 @@ class _Run:
             return None
         return summarise(self.profile, product_rates(self.profile.operations()))
 
+    def _quantize_head(
+        self, manifest: Manifest, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+    ) -> None:
+        started = time.perf_counter()
+        index = len(self.skeleton.blocks.modules)
+        part = self.config.for_linear(head.stored_name)
+        assert part is not None  # noqa: S101 - a head that stays in float is none of the records'
+        task = HeadTask(index=index, name=head.path, quantizer=quantizer_for(part), on_event=self.walk.on_event)
+        statistics = head_statistics(self._head_batches(head, captured, hidden))
+        solved = quantize_head(task, self.reader.tensor(head.weight).to(self.skeleton.dtype), statistics)
+        bias = None if head.bias is None else self.reader.tensor(head.bias)
+        sha256 = manifest.record_block(
+            index, self.records.head_tensors(head, solved, bias), self.records.rows(index, solved)
+        )
+        self.walk.on_event(
+            BlockQuantized(
+                block=index,
+                blocks_total=self._total,
+                seconds=time.perf_counter() - started,
+                rss_bytes=rss_bytes(),
+                sha256=sha256,
+            )
+        )
+
+    def _head_batches(
+        self, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+    ) -> Iterator[HeadBatch]:
+        """Yields what the head is fed with, batch by batch; everything around the blocks but the head is loaded."""
+        outer = self.skeleton.embedding_targets()
+        if captured:
+            self.skeleton.load(self.reader, outer)
+        model, blocks = self.skeleton.model, self.skeleton.blocks.modules
+        for tokens, batch, states in zip(self._token_batches, captured, hidden, strict=True):
+            if self.walk.should_stop():
+                raise RunStoppedError(len(blocks))
+            run = partial(head_inputs, model, blocks, head.module, ((), {"input_ids": tokens}))
+            beside = None if states.float_path is None else run(states.float_path)
+            yield HeadBatch(inputs=run(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
+        self.skeleton.drop(outer)
+
     def _report(self, manifest: Manifest, dropped: Mapping[str, str]) -> QuantizationReport:
         rows = [row for index in range(manifest.blocks_done) for row in manifest.block_rows(index)]
         calibration = self.calibration
@@ -293,7 +344,7 @@ class _Run:
         return QuantizationReport(
             config=self.config.to_dict(),
             linears=tuple(LinearReport.from_dict(row) for row in rows),
-            blocks=manifest.blocks_done,
+            blocks=len(self.skeleton.blocks.modules),
             blocks_resumed=self.resumed,
             bits_per_weight=bits_per_weight(manifest, self.shapes),
             seconds_by_stage=dict(self.seconds),

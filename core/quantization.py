@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ from torch.utils.hooks import RemovableHandle
 
 from core.configs import PT2EConfig, QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError, MissingPackageError
-from core.model.capture import ModelCall, capture
+from core.model.capture import CapturedBatch, ModelCall, capture, head_inputs
 from core.model.experts import Feed, fused_modules, set_feed, split_experts
 from core.model.modules import QuantizedLinear
-from core.model.structure import Blocks, find_blocks
+from core.model.structure import Blocks, find_blocks, linear_weight
+from core.model.suspend import HiddenStates
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
+from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
 
 _ATTRIBUTE = "_bitmill_preparation"
 
@@ -109,12 +112,16 @@ def convert(
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        _walk(model, walk, calls if quantizer.needs_calibration else [])
+        used = calls if quantizer.needs_calibration else []
+        captured, hidden = _walk(model, walk, used)
+        if chosen.lm_head:
+            _convert_head(model, blocks, chosen, list(zip(used, captured, hidden, strict=True)))
     set_feed(model, Feed.ROUTED)
     return model.train(was_training)
 
 
-def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> None:
+def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> tuple[list[CapturedBatch], list[HiddenStates]]:
+    """Quantizes all blocks; returns what was captured and what leaves the last one."""
     blocks = find_blocks(model)
     captured, entering = capture(model, blocks.modules, calls, lambda _: None)
     hidden = walk.entering(entering)
@@ -122,6 +129,34 @@ def _walk(model: nn.Module, walk: BlockWalk, calls: list[ModelCall]) -> None:
         solved = walk.quantize(index, block, block_batches(captured, hidden, index))
         hidden = solved.outputs
         _replace_linears(blocks, index, solved)
+    return captured, hidden
+
+
+def _convert_head(
+    model: nn.Module,
+    blocks: Blocks,
+    config: QuantizationConfig,
+    batches: list[tuple[ModelCall, CapturedBatch, HiddenStates]],
+) -> None:
+    """Quantizes the output head and takes it from the embedding that it may be tied to."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]  # untyped in transformers
+    path = next(path for path, module in model.named_modules() if module is head)
+    part = config.for_linear(path)
+    if part is None:
+        return
+
+    def fed() -> Iterator[HeadBatch]:
+        for call, batch, states in batches:
+            run = partial(head_inputs, model, blocks.modules, head, call)
+            beside = None if states.float_path is None else run(states.float_path)
+            yield HeadBatch(inputs=run(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
+
+    task = HeadTask(index=len(blocks.modules), name=path, quantizer=quantizer_for(part), on_event=lambda _: None)
+    solved = quantize_head(task, linear_weight(head).detach(), head_statistics(fed()))
+    parent, _, attribute = path.rpartition(".")
+    quantized = QuantizedLinear(solved.linears[path].weight, getattr(head, "bias", None))
+    setattr(model.get_submodule(parent), attribute, quantized)
+    model.config.tie_word_embeddings = False  # type: ignore[union-attr]  # untyped in transformers
 
 
 def _replace_linears(blocks: Blocks, index: int, solved: SolvedBlock) -> None:

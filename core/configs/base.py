@@ -50,6 +50,10 @@ class QuantizationConfig:
         help="Zero point fixed at the middle of the grid (GPTQ version 1), or one per group (version 2).",
         per_linear=True,
     )
+    lm_head: bool = option(
+        False,
+        help="Quantize the output head too; one that is tied to the embedding is untied, which stays in float.",
+    )
     dynamic: Overrides = option(
         NO_OVERRIDES,
         help=(

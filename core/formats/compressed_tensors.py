@@ -30,6 +30,7 @@ SUFFIXES: Final = (PACKED, SCALE, ZERO_POINT, SHAPE)
 EVERY_LINEAR: Final = "Linear"
 """The target that matches by class name."""
 HEAD: Final = "lm_head"
+HEADS: Final = frozenset({HEAD, "embed_out"})
 
 
 def transposed_suffixes(*, sym: bool) -> dict[str, str]:
@@ -87,9 +88,10 @@ def compressed_config_dict(
     for name, grid in grids.items():
         by_grid.setdefault(grid, []).append(name)
     uniform = len(by_grid) == 1
+    heads = [name for name in grids if name in HEADS]  # vLLM knows the head by its name alone, not by the class
     groups = {
         f"group_{number}": {
-            "targets": [EVERY_LINEAR] if uniform else sorted(names),
+            "targets": [EVERY_LINEAR, *heads] if uniform else sorted(names),
             "weights": _weights(grid),
             "input_activations": None,
             "output_activations": None,
@@ -101,7 +103,7 @@ def compressed_config_dict(
         "format": LAYOUT,
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": sorted({HEAD, *ignore}),
+        "ignore": sorted({*ignore} if heads else {HEAD, *ignore}),
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
         "meta": dict(meta),

@@ -76,8 +76,9 @@ def _summary(card: ModelCard) -> str:
 
 
 def _unchanged(card: ModelCard) -> str:
-    routers = " and routers" if any(NUMBERED_EXPERT.search(name) for name in card.shapes) else ""
-    return f"Embeddings, norms, head{routers} are unchanged.".replace("norms, head are", "norms and head are")
+    routers = ", and routers," if any(NUMBERED_EXPERT.search(name) for name in card.shapes) else ""
+    kept = ["Embeddings", "norms", *([] if card.config.lm_head else ["head"])]
+    return f"{', '.join(kept[:-1])} and {kept[-1]}{routers} are unchanged."
 
 
 def _exceptions(card: ModelCard) -> str:

@@ -13,7 +13,10 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9.]+")
 
 
 def quantization_tag(config: QuantizationConfig, head_dtype: str) -> str:
-    """Returns for example "w4_g128_headfp16". head_dtype: torch's word for the dtype of the output head."""
+    """Returns for example "w4_g128_headfp16".
+
+    head_dtype: torch's word for the dtype of the output head, or for example "w4" where that is quantized.
+    """
     return f"w{config.bits}_g{config.group_size}_head{DTYPE_TAGS.get(head_dtype, head_dtype)}"
 
 

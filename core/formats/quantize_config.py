@@ -22,12 +22,14 @@ _SOURCE_PATH_KEY: Final = "_name_or_path"
 """Where the source lay on the machine that wrote it: says nothing about the model, so it is not passed on."""
 
 
-def quantization_config_dict(config: QuantizationConfig, *, desc_act: bool, meta: Mapping[str, Any]) -> dict[str, Any]:
+def quantization_config_dict(
+    config: QuantizationConfig, *, desc_act: bool, meta: Mapping[str, Any], lm_head: bool = False
+) -> dict[str, Any]:
     """Returns the settings with the keys that GPTQModel, transformers and vLLM ask for.
 
     desc_act: true only where `g_idx` is not i // group_size; a sorted order within fixed groups is false, and
-    meta["order"] names it. meta: JSON values on how the artifact was made, without paths; `quantizer` is added by
-    `provenance_meta`.
+    meta["order"] names it. lm_head: whether the output head is packed. meta: JSON values on how the artifact was made,
+    without paths; `quantizer` is added by `provenance_meta`.
     """
     settings: dict[str, Any] = {
         # The GPTQ checkpoint format is what the loaders dispatch on, whichever method chose the codes.
@@ -37,7 +39,7 @@ def quantization_config_dict(config: QuantizationConfig, *, desc_act: bool, meta
         "sym": config.sym,
         "desc_act": desc_act,
         "checkpoint_format": checkpoint_format(sym=config.always_sym),
-        "lm_head": False,
+        "lm_head": lm_head,
         "pack_dtype": "int32",
     }
     if config.dynamic:
@@ -67,7 +69,7 @@ def provenance_meta(config: QuantizationConfig, version: str, facts: Mapping[str
 
     facts: for example the calibration's digest, samples, seq_len and seed; JSON values without paths.
     """
-    shared = {"schema_version", "method", "dynamic", *GRID_KEYS}
+    shared = {"schema_version", "method", "dynamic", "lm_head", *GRID_KEYS}
     options = {name: value for name, value in config.to_dict().items() if name not in shared}
     return {"quantizer": [f"{PRODUCER}:{version}"], "method": str(config.method), **options, **facts}
 
@@ -77,12 +79,16 @@ def quantize_config_text(quantization: Mapping[str, Any]) -> str:
     return json_text(quantization)
 
 
-def config_text(source_config: Mapping[str, Any], quantization: Mapping[str, Any]) -> str:
+def config_text(source_config: Mapping[str, Any], quantization: Mapping[str, Any], *, untied: bool = False) -> str:
     """Returns config.json: the source's, in its order, with `quantization_config` last.
+
+    untied: the head was quantized, so that it shares nothing with the embedding any more.
 
     The source's dtype stays: loaders run activations in it and cast the float16 scales to it.
     """
     kept = {name: value for name, value in source_config.items() if name != _SOURCE_PATH_KEY}
+    if untied:
+        kept["tie_word_embeddings"] = False
     return json_text({**kept, "quantization_config": dict(quantization)})
 
 

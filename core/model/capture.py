@@ -96,12 +96,50 @@ def _capture_call(
     )
 
 
-class _Recording:
-    """Replaces the blocks' forward while the context is open."""
+def head_inputs(
+    model: nn.Module, blocks: Sequence[nn.Module], head: nn.Module, call: ModelCall, leaving: torch.Tensor
+) -> torch.Tensor:
+    """Returns what the output head is fed with [B, T, I] where `leaving` [B, T, hidden] leaves the last block.
 
-    def __init__(self, blocks: Sequence[nn.Module], *, as_tuple: bool) -> None:
+    Everything outside the blocks but the head must hold real weights.
+    """
+    args, kwargs = call
+    seen: list[torch.Tensor] = []
+
+    def stop(_module: nn.Module, head_args: tuple[torch.Tensor, ...]) -> None:
+        seen.append(head_args[0])
+        raise _CaptureCompleteError
+
+    hook = head.register_forward_pre_hook(stop)
+    try:
+        for as_tuple in (False, True):
+            try:
+                with _Recording(blocks, as_tuple=as_tuple, leaving=leaving):
+                    model(*args, **{**kwargs, "use_cache": False})
+            except _CaptureCompleteError:
+                if seen[-1].shape[:-1] == leaving.shape[:-1]:
+                    return seen[-1]
+            except _ChangedBetweenBlocksError:
+                continue
+    finally:
+        hook.remove()
+    raise ModelRefusedError(
+        ModelProblem.UNSUPPORTED_ARCHITECTURE,
+        f"{type(model).__name__} does not hand the states that leave its last block to its head.",
+        "Set lm_head to false.",
+    )
+
+
+class _Recording:
+    """Replaces the blocks' forward while the context is open.
+
+    The last block ends the call; where `leaving` is given, that leaves it instead and the call goes on.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], *, as_tuple: bool, leaving: torch.Tensor | None = None) -> None:
         self._blocks = blocks
         self._as_tuple = as_tuple
+        self._leaving = leaving
         self.arguments: list[BlockArguments] = []
         self.first_hidden = torch.empty(0)
         self._passed_on: torch.Tensor | None = None
@@ -125,7 +163,9 @@ class _Recording:
         self._passed_on = hidden
         self.arguments.append(BlockArguments(args=rest, kwargs=kwargs, hidden_by_name=by_name))
         if len(self.arguments) == len(self._blocks):
-            raise _CaptureCompleteError
+            if self._leaving is None:
+                raise _CaptureCompleteError
+            hidden = self._leaving
         return (hidden,) if self._as_tuple else hidden
 
 

@@ -54,6 +54,20 @@ def build_empty(source_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputHead:
+    """The linear behind the last norm. path: in the model. stored_name: of a linear of its own in a checkpoint.
+
+    weight, bias: the checkpoint's tensors; the weight is the embedding's where the two are tied.
+    """
+
+    path: str
+    stored_name: str
+    module: nn.Module
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skeleton:
     """A model without weights, its blocks, and where each tensor lies in the checkpoint."""
 
@@ -89,6 +103,26 @@ class Skeleton:
         paths = [path for path, module in self.model.named_modules() if module is head]
         return tuple(
             name for name in self.outer_targets() if not any(name.startswith(f"{path}.") for path in paths if path)
+        )
+
+    def head(self) -> OutputHead:
+        """Returns the output head; raises ModelRefusedError where the embedding is kept in the head's tensor."""
+        module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped in transformers
+        path = next(path for path, found in self.model.named_modules() if found is module)
+        target = f"{path}.weight"
+        if target in self.names.tied.values():
+            raise ModelRefusedError(
+                ModelProblem.UNSUPPORTED_ARCHITECTURE,
+                f"The checkpoint stores the embedding as {self.names.source_of[target]}, the head's tensor.",
+                "Set lm_head to false.",
+            )
+        source_of = self.names.source_of
+        return OutputHead(
+            path=path,
+            stored_name=source_of.get(target, target).removesuffix(".weight"),
+            module=module,
+            weight=source_of[self.names.tied.get(target, target)],
+            bias=source_of.get(f"{path}.bias"),
         )
 
     @span(Work.LOAD)

@@ -63,6 +63,7 @@ def check_config(
     ModelRefusedError: the model has no linear to quantize.
     """
     _refuse_nothing_to_do(facts)
+    facts = facts.planned(config)
     written = parse_formats(formats)
     _check_formats(written, config, facts)
     refuse_idle_patterns(config, facts.linears)

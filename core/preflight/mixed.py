@@ -77,6 +77,16 @@ def mixed_violations(target: Target, config: QuantizationConfig, shapes: Shapes,
     ]
     if config.dynamic:
         found += _mixture(target, config, grids, layout)
+    if config.lm_head and (target, layout) == (Target.TRANSFORMERS, Format.GPTQ):
+        rule = LayoutRule(
+            target=target,
+            layout=layout,
+            field="lm_head",
+            reason="its GPTQ loader keeps the head in float and leaves it at random values",
+            versions=TRANSFORMERS_VERSIONS,
+            source=TRANSFORMERS_GPTQ,
+        )
+        found.append(Violation(rule=rule, detail=f"lm_head: {rule.reason}"))
     return found
 
 

@@ -52,6 +52,7 @@ def estimate(
     linear, the calibration activations entering and leaving a block, the embedding and the head. Disk: the finished
     blocks and the artifact that is built from them in each format, and the activations of two blocks for a resume.
     """
+    facts = facts.planned(config)
     tokens = calibration.tokens if calibration is not None else 0
     activations = tokens * facts.hidden_size * FLOAT32_BYTES
     artifact = _artifact_bytes(facts, config)
@@ -99,6 +100,8 @@ def _block_bytes(facts: ModelFacts, tokens: int) -> int:
     """Weights of the largest block twice (float and rounded), one Hessian with its factor, one linear's inputs."""
     by_block: Counter[str] = Counter()
     for name, (rows, columns) in facts.linears.items():
+        if not name.startswith(facts.block_prefix):
+            continue  # the head is solved in tiles of its rows
         by_block[name.removeprefix(facts.block_prefix).partition(".")[0]] += rows * columns
     weights = max(by_block.values(), default=0) * FLOAT32_BYTES
     widest = max((columns for _, columns in facts.linears.values()), default=0)
@@ -115,7 +118,8 @@ def _outside_bytes(facts: ModelFacts) -> int:
 def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> int:
     parts = {name: config.for_linear(name) for name in facts.linears}
     packed = {name: _packed_bytes(*facts.linears[name], part) for name, part in parts.items() if part is not None}
-    kept = facts.total_bytes - sum(facts.tensors[f"{name}.weight"].nbytes for name in packed)
+    replaced = (facts.tensors.get(f"{name}.weight") for name in packed)  # a tied head has no tensor of its own
+    kept = facts.total_bytes - sum(tensor.nbytes for tensor in replaced if tensor is not None)
     return kept + sum(packed.values()) + SIDE_FILES_BYTES
 
 

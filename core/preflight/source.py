@@ -6,10 +6,10 @@ Blocks are found by structure: the numbered list of modules that holds most of t
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from core.errors import ModelProblem, ModelRefusedError
+from core.errors import InvalidConfigError, ModelProblem, ModelRefusedError
 from core.preflight.architectures import CONV1D_MODEL_TYPES, EXPERT_MODEL_TYPES, NUMBERED_EXPERT
 from core.preflight.model_config import ConfigFacts, already_quantized, read_config
 from core.preflight.model_files import check_folder, check_tokenizer, read_tensors
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from core.configs import QuantizationConfig
     from core.preflight.safetensors_header import TensorFacts
 
 FLOAT_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
@@ -29,6 +30,9 @@ EXPERTS_PART = ".experts."
 
 MATRIX_DIMENSIONS = 2
 
+HEAD_ENDINGS = ("lm_head.weight", "embed_out.weight")
+TIED_HEAD = "lm_head"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
@@ -38,7 +42,8 @@ class ModelFacts:
     linears: the 2-D weights inside the blocks, name without `.weight` to (out_features, in_features).
     block_prefix: what stands before the block's number. experts: of the block that has most, 0 in a dense model.
     fused_experts: stored tensors that hold several experts, which stay in float.
-    max_positions: longest sequence that config.json allows, None where it is silent.
+    max_positions: longest sequence that config.json allows, None where it is silent. head: the output head's name and
+    (out_features, in_features), as a linear; of a tied one, which has no tensor of its own, the name that it gets.
     """
 
     architecture: str
@@ -55,6 +60,19 @@ class ModelFacts:
     experts: int
     fused_experts: int
     max_positions: int | None
+    head: tuple[str, tuple[int, int]] | None = None
+
+    def planned(self, config: QuantizationConfig) -> ModelFacts:
+        """Returns the facts with the head among the linears if the config quantizes it.
+
+        Raises InvalidConfigError where there is no head to quantize.
+        """
+        if not config.lm_head:
+            return self
+        if self.head is None:
+            raise InvalidConfigError("lm_head", True, "the weights hold neither a head nor an embedding", "false")  # noqa: FBT003 - the value that was given
+        name, shape = self.head
+        return replace(self, linears={**self.linears, name: shape})
 
 
 def inspect_source(source_dir: Path) -> ModelFacts:
@@ -87,6 +105,7 @@ def inspect_source(source_dir: Path) -> ModelFacts:
         experts=1 + max((int(found[1]) for found in map(NUMBERED_EXPERT.search, linears) if found), default=-1),
         fused_experts=sum(_is_fused(name) for name in tensors),
         max_positions=config.max_positions,
+        head=_head(tensors, prefix),
     )
 
 
@@ -185,6 +204,21 @@ def _embedding_width(tensors: Mapping[str, TensorFacts], prefix: str) -> int:
     return max(matrices, key=lambda shape: shape[0] * shape[1])[1]
 
 
+def _head(tensors: Mapping[str, TensorFacts], prefix: str) -> tuple[str, tuple[int, int]] | None:
+    """Returns the stored head, or the largest matrix outside the blocks, the embedding, which it is tied to."""
+    outside = {
+        name: tensor.shape
+        for name, tensor in tensors.items()
+        if not name.startswith(prefix) and len(tensor.shape) == MATRIX_DIMENSIONS
+    }
+    stored = next((name for name in outside if name.endswith(HEAD_ENDINGS)), None)
+    if stored is not None:
+        rows, columns = outside[stored]
+        return stored.removesuffix(".weight"), (rows, columns)
+    rows, columns = max(outside.values(), key=lambda shape: shape[0] * shape[1], default=(0, 0))
+    return (TIED_HEAD, (rows, columns)) if rows else None
+
+
 def _main_dtype(tensors: Mapping[str, TensorFacts]) -> str:
     bytes_of: Counter[str] = Counter()
     for tensor in tensors.values():
@@ -193,5 +227,5 @@ def _main_dtype(tensors: Mapping[str, TensorFacts]) -> str:
 
 
 def _has_tied_head(config: ConfigFacts, tensors: Mapping[str, TensorFacts]) -> bool:
-    stored = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in tensors)
+    stored = any(name.endswith(HEAD_ENDINGS) for name in tensors)
     return not stored if config.tied_head is None else config.tied_head

@@ -65,6 +65,22 @@ class SolvedBlock:
     seconds: Mapping[str, float]
 
 
+def linear_event(index: int, name: str, solved: SolvedLinear, seconds: float) -> LinearQuantized:
+    """Returns what is told of a solved linear."""
+    return LinearQuantized(
+        block=index,
+        linear=name,
+        bits=solved.weight.bits,
+        group_size=solved.weight.group_size,
+        loss=solved.loss,
+        relative_loss=solved.relative_loss,
+        tokens=solved.tokens,
+        damp_percent=solved.damp_percent,
+        seconds=seconds,
+        warnings=solved.warnings,
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class BlockWalk:
     """Quantizes blocks one after the other; keeps the input sets of blocks that are built alike.
@@ -207,20 +223,7 @@ class _BlockTask:
 
     def _report(self, name: str, solved: SolvedLinear) -> None:
         on_event = self.walk.on_event
-        on_event(
-            LinearQuantized(
-                block=self.index,
-                linear=name,
-                bits=solved.weight.bits,
-                group_size=solved.weight.group_size,
-                loss=solved.loss,
-                relative_loss=solved.relative_loss,
-                tokens=solved.tokens,
-                damp_percent=solved.damp_percent,
-                seconds=self._seconds[name],
-                warnings=solved.warnings,
-            )
-        )
+        on_event(linear_event(self.index, name, solved, self._seconds[name]))
         # Experts are many: their warnings stay in the report, where one sentence for each block sums them up.
         for message in () if NUMBERED_EXPERT.search(f".{name}") else solved.warnings:
             on_event(WarningRaised(code="linear", message=message, block=self.index, linear=name))
