@@ -302,8 +302,14 @@ class _Run:
         index = len(self.skeleton.blocks.modules)
         part = self.config.for_linear(head.stored_name)
         assert part is not None  # noqa: S101 - a head that stays in float is none of the records'
-        task = HeadTask(index=index, name=head.path, quantizer=quantizer_for(part), on_event=self.walk.on_event)
-        statistics = head_statistics(self._head_batches(head, captured, hidden))
+        task = HeadTask(
+            index=index,
+            name=head.path,
+            quantizer=quantizer_for(part),
+            on_event=self.walk.on_event,
+            beat=self._stop_before_head,
+        )
+        statistics = head_statistics(task.quantizer, self._head_batches(head, captured, hidden))
         solved = quantize_head(task, self.reader.tensor(head.weight).to(self.skeleton.dtype), statistics)
         bias = None if head.bias is None else self.reader.tensor(head.bias)
         sha256 = manifest.record_block(
@@ -319,6 +325,10 @@ class _Run:
             )
         )
 
+    def _stop_before_head(self) -> None:
+        if self.walk.should_stop():
+            raise RunStoppedError(len(self.skeleton.blocks.modules))
+
     def _head_batches(
         self, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
     ) -> Iterator[HeadBatch]:
@@ -328,8 +338,7 @@ class _Run:
             self.skeleton.load(self.reader, outer)
         model, blocks = self.skeleton.model, self.skeleton.blocks.modules
         for tokens, batch, states in zip(self._token_batches, captured, hidden, strict=True):
-            if self.walk.should_stop():
-                raise RunStoppedError(len(blocks))
+            self._stop_before_head()
             run = partial(head_inputs, model, blocks, head.module, ((), {"input_ids": tokens}))
             beside = None if states.float_path is None else run(states.float_path)
             yield HeadBatch(inputs=run(states.quantized), token_mask=batch.token_mask, float_inputs=beside)

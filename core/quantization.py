@@ -152,7 +152,7 @@ def _convert_head(
             yield HeadBatch(inputs=run(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
 
     task = HeadTask(index=len(blocks.modules), name=path, quantizer=quantizer_for(part), on_event=lambda _: None)
-    solved = quantize_head(task, linear_weight(head).detach(), head_statistics(fed()))
+    solved = quantize_head(task, linear_weight(head).detach(), head_statistics(task.quantizer, fed()))
     parent, _, attribute = path.rpartition(".")
     quantized = QuantizedLinear(solved.linears[path].weight, getattr(head, "bias", None))
     setattr(model.get_submodule(parent), attribute, quantized)

@@ -18,6 +18,7 @@ from core.errors import NumericalError
 from core.events import Event, WarningRaised
 from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.quantizers.block import SolvedBlock, linear_event
+from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
 from core.weights import QuantizedWeight
 
@@ -36,20 +37,25 @@ class HeadBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadTask:
-    """What is quantized. index: the number behind the last block's. name: the head's module path."""
+    """What is quantized. index: the number behind the last block's. name: the head's module path.
+
+    beat: asked before each tile, and by methods that iterate; it raises where the work must stop.
+    """
 
     index: int
     name: str
     quantizer: BaseQuantizer[Any]
     on_event: Callable[[Event], None]
+    beat: Callable[[], None] = lambda: None
     tile_elements: int = TILE_ELEMENTS
 
 
-def head_statistics(batches: Iterable[HeadBatch]) -> InputStatistics | None:
+def head_statistics(quantizer: BaseQuantizer[Any], batches: Iterable[HeadBatch]) -> InputStatistics | None:
     """Returns the statistics of all batches; None without any."""
-    collector: HessianAccumulator | None = None
+    collector: HessianAccumulator | HeldOutAccumulator | None = None
+    kind = HeldOutAccumulator if quantizer.holds_out else HessianAccumulator
     for batch in batches:
-        collector = collector or HessianAccumulator(batch.inputs.shape[-1], batch.inputs.device)
+        collector = collector or kind(batch.inputs.shape[-1], batch.inputs.device)
         collector.add(batch.inputs, batch.token_mask, batch.float_inputs)
     return None if collector is None else collector.finish()
 
@@ -58,11 +64,16 @@ def quantize_head(task: HeadTask, W_OI: torch.Tensor, statistics: InputStatistic
     """Returns the head as a block of one linear, which nothing leaves. Raises NumericalError with its name."""
     started = time.perf_counter()
     rows = max(1, task.tile_elements // W_OI.shape[1])
+    task.quantizer.beat = task.beat
     try:
         prepared = task.quantizer.prepare(statistics)
     except NumericalError as error:
         raise NumericalError(task.name, error.detail) from error
-    solved = _joined(task.name, [task.quantizer.convert(tile, prepared) for tile in torch.split(W_OI, rows)])
+    tiles = []
+    for tile_OI in torch.split(W_OI, rows):
+        task.beat()
+        tiles.append(task.quantizer.convert(tile_OI, prepared))
+    solved = _joined(task.name, tiles)
     seconds = time.perf_counter() - started
     task.on_event(linear_event(task.index, task.name, solved, seconds))
     for message in solved.warnings:
@@ -92,6 +103,7 @@ def _joined(name: str, tiles: Sequence[SolvedLinear]) -> SolvedLinear:
         tokens=first.tokens,
         damp_percent=first.damp_percent,
         order=", ".join(dict.fromkeys(tile.order for tile in tiles if tile.order is not None)) or None,
+        refined=None if first.refined is None else any(tile.refined for tile in tiles),
         warnings=tuple(dict.fromkeys(message for tile in tiles for message in tile.warnings)),
     )
 

@@ -111,7 +111,7 @@ def test_tiles_of_rows_give_the_codes_of_the_whole() -> None:
     found = []
     inputs = torch.randn(2, 40, 64)
     for tile in (2**20, 10 * 64):
-        statistics = head_statistics([HeadBatch(inputs=inputs)])
+        statistics = head_statistics(quantizer, [HeadBatch(inputs=inputs)])
         task = HeadTask(index=7, name="lm_head", quantizer=quantizer, on_event=events.append, tile_elements=tile)
         found.append(quantize_head(task, W_OI, statistics).linears["lm_head"])
     whole, tiled = found
