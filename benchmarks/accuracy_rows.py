@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PLAIN = (
     *("--method", "gptq", "--order", "natural", "--scale-search", "minmax", "--no-signed-scales"),
-    *("--mismatch-alpha", "0"),
+    *("--mismatch-alpha", "0", "--stream-beta", "0", "--refine-rounds", "0"),
 )
 """GPTQ as in the paper: columns left to right, groups on the range of their live weights, no float path."""
 
@@ -31,7 +31,12 @@ ROWS = {
     "hessian": _plain_but("plain, search weighted by diag H", "--scale-search", "hessian"),
     "curvature": _plain_but("plain, search weighted by 1/U_jj^2", "--scale-search", "curvature"),
     "signed": _plain_but("plain, searched signed scales", "--scale-search", "curvature", "--signed-scales"),
-    "mismatch": _plain_but("plain, mismatch-aware target", "--mismatch-alpha", "0.5"),
+    "aware": _plain_but("plain, act_group_aware", "--order", "act_group_aware"),
+    "auto": _plain_but("plain, order auto", "--order", "auto"),
+    "refined": _plain_but("plain, 4 rounds of refinement", "--refine-rounds", "4"),
+    "mismatch": _plain_but("plain, mismatch-aware target", "--mismatch-alpha", "0.75"),
+    "stream": _plain_but("plain, mismatch and stream", "--mismatch-alpha", "0.75", "--stream-beta", "0.75"),
     "fast": Row(title="Bitmill, fast", options=("--preset", "fast")),
     "default": Row(title="Bitmill, default", options=("--preset", "default")),
+    "best": Row(title="Bitmill, best", options=("--preset", "best")),
 }

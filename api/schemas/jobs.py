@@ -27,7 +27,7 @@ JOB_EXAMPLE: dict[str, Any] = {
         "true_sequential": True,
         "scale_search": "curvature",
         "signed_scales": True,
-        "mismatch_alpha": 0.5,
+        "mismatch_alpha": 0.75,
         "dynamic": {},
         "calibration": {"set": "cal_0199b2c4d0007f0190a1b2c3d4e5f601", "samples": 32, "seq_len": 512, "seed": 0},
         "formats": ["gptq"],

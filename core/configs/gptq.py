@@ -17,14 +17,21 @@ class GPTQConfig(QuantizationConfig):
 
     method: ClassVar[Method] = Method.GPTQ
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
-        Preset.FAST: {"mismatch_alpha": 0.0, "order": Order.DESC_ACT_STATIC, "refine_rounds": 0},
+        Preset.FAST: {"order": Order.DESC_ACT_STATIC, "refine_rounds": 0, "mismatch_alpha": 0.0},
         Preset.DEFAULT: {
-            "mismatch_alpha": 0.5,
-            "mismatch_every": 2,
             "order": Order.DESC_ACT_STATIC,
-            "refine_rounds": 0,
+            "refine_rounds": 2,
+            "mismatch_alpha": 0.75,
+            "mismatch_every": 2,
+            "stream_beta": 0.75,
         },
-        Preset.BEST: {"mismatch_alpha": 0.5, "mismatch_every": 1, "order": Order.AUTO, "refine_rounds": 4},
+        Preset.BEST: {
+            "order": Order.ACT_GROUP_AWARE,
+            "refine_rounds": 4,
+            "mismatch_alpha": 1.0,
+            "mismatch_every": 1,
+            "stream_beta": 1.0,
+        },
     }
 
     order: Order = option(Order.DESC_ACT_STATIC, help="Column order and source of the group scales.")
@@ -44,10 +51,10 @@ class GPTQConfig(QuantizationConfig):
     )
     scale_search: ScaleSearch = option(ScaleSearch.CURVATURE, help="How a group's scale is chosen.", per_linear=True)
     refine_rounds: int = option(
-        0,
+        2,
         help=(
             "Rounds of least-squares scales and coordinate descent on codes after the solve, 0 to 50; kept per linear "
-            "where held-out tokens agree."
+            "where the tokens that judge agree."
         ),
         low=0,
         high=50,
@@ -65,7 +72,7 @@ class GPTQConfig(QuantizationConfig):
         ),
     )
     mismatch_alpha: float = option(
-        0.5,
+        0.75,
         help=(
             "0 to 1: how far a linear's target moves from its own weights towards those that reproduce the float "
             "model's outputs (Qronos-class, arXiv 2505.11695); 0 runs no float path and is faster."
@@ -75,7 +82,7 @@ class GPTQConfig(QuantizationConfig):
         allowed="a number from 0 to 1",
     )
     mismatch_damp: float = option(
-        0.05,
+        0.3,
         help="A fraction of the mean Hessian diagonal that damps the target, between 0 and 1; more trusts it less.",
         low=0.0,
         high=1.0,
@@ -91,7 +98,25 @@ class GPTQConfig(QuantizationConfig):
         allowed="a whole number from 1 to 64",
     )
 
+    stream_beta: float = option(
+        0.75,
+        help=(
+            "0 to 1: how far linears that write into the residual stream also make up for what that has drifted from "
+            "the float model's; without effect where no float path runs."
+        ),
+        low=0.0,
+        high=1.0,
+        allowed="a number from 0 to 1",
+    )
+    hold_out: bool = option(
+        False,
+        help=(
+            "Keep an eighth of the calibration batches out of the solve, to judge refinement by; otherwise the tokens "
+            "solved with judge it. Order auto keeps them out in any case."
+        ),
+    )
+
     @property
     def holds_out(self) -> bool:
         """Whether some calibration tokens are kept to choose by."""
-        return self.order is Order.AUTO or self.refine_rounds > 0
+        return self.hold_out or self.order is Order.AUTO

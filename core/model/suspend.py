@@ -26,8 +26,17 @@ from core.profile import Profile, Work, active, span
 class Collects(Protocol):
     """Takes the inputs of one input set, batch by batch."""
 
-    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None) -> None:
-        """Takes one batch's inputs [..., I], and the float model's inputs of the same tokens where it runs along."""
+    def add(
+        self,
+        X: torch.Tensor,
+        token_mask: torch.Tensor | None = None,
+        float_X: torch.Tensor | None = None,
+        drift: torch.Tensor | None = None,
+    ) -> None:
+        """Takes one batch's inputs [..., I], and the float model's inputs of the same tokens where it runs along.
+
+        drift [..., O]: float minus quantized stream that the set's one linear adds its output to, where there is one.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +100,18 @@ class SuspendedBlock(Generic[Collector]):
         input_sets: InputSets,
         make_collector: Callable[[int, torch.device], Collector],
         solve_set: Callable[[tuple[str, ...], Collector | None], None],
+        streams: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        """solve_set solves a set from its collector (None: no token reached it) and writes its linears' weights."""
+        """solve_set solves a set from its collector (None: no token reached it) and writes its linears' weights.
+
+        streams: linears that write into the residual stream, with the module whose input that stream is.
+        """
         self._linears = linears
         self._input_sets = input_sets
         self._rank = {names[0]: rank for rank, names in enumerate(input_sets)}
         self._make_collector = make_collector
         self._solve_set = solve_set
+        self._streams = streams or {}
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
         self._driver = greenlet.getcurrent()
@@ -107,7 +121,7 @@ class SuspendedBlock(Generic[Collector]):
     def run(self, batches: Sequence[BatchRun]) -> list[HiddenStates]:
         """Passes every batch through the block, solving each set on the way; returns the outputs in batch order."""
         passes = [_Pass(batch) for batch in batches]
-        with _input_hooks(self._linears, self._arrive):
+        with _input_hooks(self._linears, self._arrive), _input_hooks(self._streams, self._note_stream):
             for run in passes:
                 self._advance_with_float_path(run)
             while waiting := [run for run in passes if run.rank is not None]:
@@ -146,9 +160,13 @@ class SuspendedBlock(Generic[Collector]):
         if rank not in self._collectors:
             first = self._linears[self._input_sets[rank][0]]
             self._collectors[rank] = self._make_collector(in_features(first), X.device)
+        drift = run.drift(self._input_sets[rank])
         with span(Work.HESSIAN):
-            for part in aligned_inputs(X, run.token_mask, float_X):
-                self._collectors[rank].add(*part)
+            if drift is not None and float_X is not None and float_X.shape == X.shape:
+                self._collectors[rank].add(X, run.token_mask, float_X, drift)
+            else:
+                for part in aligned_inputs(X, run.token_mask, float_X):
+                    self._collectors[rank].add(*part)
         run.inputs = None
 
     def _advance(self, run: _Pass) -> None:
@@ -164,6 +182,10 @@ class SuspendedBlock(Generic[Collector]):
         run.inputs = X
         self._driver.switch(rank)
 
+    def _note_stream(self, linear: str, stream: torch.Tensor) -> None:
+        if self._current is not None:
+            self._current.streams[linear] = stream
+
     def _solve(self, rank: int) -> None:
         self._solved.add(rank)
         self._solve_set(self._input_sets[rank], self._collectors.pop(rank, None))
@@ -178,6 +200,7 @@ class _Pass:
         self.rank: int | None = None
         self.started = False
         self.inputs: torch.Tensor | None = None
+        self.streams: dict[str, torch.Tensor] = {}
         self.beside = None if is_float or batch.run_float is None else _Pass(batch, is_float=True)
         self.output: torch.Tensor | None = None
         self._greenlet = greenlet.greenlet(batch.run_float if is_float else batch.run)
@@ -193,6 +216,12 @@ class _Pass:
     def float_inputs(self, rank: int) -> torch.Tensor | None:
         """Returns the float path's inputs where it waits at the same set; a router may have led it elsewhere."""
         return self.beside.inputs if self.beside is not None and self.beside.rank == rank else None
+
+    def drift(self, names: tuple[str, ...]) -> torch.Tensor | None:
+        """Returns float minus quantized stream in front of a set of one linear; None without both."""
+        own = self.streams.pop(names[0], None) if len(names) == 1 else None
+        beside = self.beside.streams.pop(names[0], None) if own is not None and self.beside is not None else None
+        return None if own is None or beside is None else (beside.float() - own.float()).to(own.dtype)
 
     def result(self) -> HiddenStates:
         assert self.output is not None  # noqa: S101 - every pass runs to its end

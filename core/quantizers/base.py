@@ -59,6 +59,9 @@ class BaseQuantizer(ABC, Generic[Prepared]):
     float_path_every: int = 2
     """Beside every how manieth batch it does so."""
 
+    follows_stream: bool = False
+    """Whether linears that write into the residual stream also get how far it is from the float model's."""
+
     holds_out: bool = False
     """Whether the walk keeps some batches out of the statistics, to choose by."""
 

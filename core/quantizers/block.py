@@ -19,6 +19,7 @@ from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
 from core.model.capture import BlockArguments, CapturedBatch
 from core.model.experts import each_expert_reached
+from core.model.residual import discover_streams
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
 from core.model.suspend import (
     BatchRun,
@@ -94,6 +95,7 @@ class BlockWalk:
     should_stop: Callable[[], bool]
     choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
     _known_sets: dict[object, InputSets] = field(default_factory=dict)
+    _known_streams: dict[object, dict[str, str]] = field(default_factory=dict)
 
     def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
         """Returns what enters the first block: both paths begin with the same states."""
@@ -116,7 +118,9 @@ class BlockWalk:
             return task.result(self._pass_unchanged(runs))
         sets = self._input_sets(block, task.linears, runs[0])
         if self.quantizer.true_sequential:
-            return task.result(SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set).run(runs))
+            streams = self._streams(block, task.linears, runs[0])
+            suspended = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set, streams)
+            return task.result(suspended.run(runs))
         collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
         for names in sets:
             task.solve_set(names, collected.pop(names, None))
@@ -148,6 +152,15 @@ class BlockWalk:
             return dict.fromkeys(names, self.quantizer)
         chosen = {name: self.choose(index, name) for name in names}
         return {name: quantizer for name, quantizer in chosen.items() if quantizer is not None}
+
+    def _streams(self, block: nn.Module, linears: Mapping[str, nn.Module], first: BatchRun) -> dict[str, nn.Module]:
+        """Returns the linears that write into the residual stream, where what it has drifted is to be made up for."""
+        if not self.quantizer.follows_stream:
+            return {}
+        key = structure_key(linears)
+        if key not in self._known_streams:
+            self._known_streams[key] = discover_streams(block, linears, first.run)
+        return {name: block.get_submodule(path) for name, path in self._known_streams[key].items()}
 
     def _input_sets(self, block: nn.Module, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
         key = structure_key(linears)

@@ -17,7 +17,7 @@ from core.solver.hessian import InputStatistics
 from core.solver.loss import quadratic_loss, target_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
-from core.solver.target import mismatch_map, moved_target
+from core.solver.target import Target, mismatch_target
 from core.weights import QuantizedWeight
 
 NO_TARGET = "The target of the float path could not be solved for; its own weights were rounded. Raise mismatch_damp."
@@ -30,7 +30,7 @@ class PreparedInputs:
 
     statistics: InputStatistics
     solvers: tuple[PreparedSet, ...]
-    target_II: torch.Tensor | None  # noqa: N815 - shapes live in names
+    target: Target | None
 
     @property
     def judges(self) -> InputStatistics:
@@ -60,6 +60,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         self.carries_float_path = config.mismatch_alpha > 0
         self.feeds_all_experts = config.feed_all_experts
         self.float_path_every = config.mismatch_every
+        self.follows_stream = self.carries_float_path and config.stream_beta > 0
         self.holds_out = config.holds_out
 
     def prepare(self, statistics: InputStatistics | None) -> PreparedInputs | None:
@@ -69,7 +70,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         return PreparedInputs(
             statistics=statistics,
             solvers=tuple(prepare_set(statistics.hessian_II, config) for config in self._configs),
-            target_II=self._target(statistics),
+            target=self._target(statistics),
         )
 
     def convert(self, W_OI: torch.Tensor, prepared: PreparedInputs | None) -> SolvedLinear:
@@ -78,10 +79,11 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
             return self._round_starved(W_OI)
         statistics = prepared.statistics
         W_OI = W_OI.float()
-        target_OI = W_OI if prepared.target_II is None else moved_target(W_OI, prepared.target_II)
-        kept = self._best(W_OI, prepared, [*self._solve(target_OI, prepared)])
+        target_OI = W_OI if prepared.target is None else prepared.target.of(W_OI)
+        attempts = [*self._solve(target_OI, prepared)]
         if self._config.refine_rounds:
-            kept = self._best(W_OI, prepared, [kept, self._refine(kept, target_OI, statistics)])
+            attempts += [self._refine(attempt, target_OI, statistics) for attempt in attempts]
+        kept = self._best(W_OI, prepared, attempts)
         loss = quadratic_loss(W_OI - kept.weight.dequantize(), statistics.hessian_II)
         energy = quadratic_loss(W_OI, statistics.hessian_II)
         return SolvedLinear(
@@ -110,24 +112,27 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         if len(attempts) == 1:
             return attempts[0]
 
+        alpha, beta = self._config.mismatch_alpha, self._config.stream_beta
+
         def loss(attempt: _Attempt) -> float:
-            return target_loss(W_OI, attempt.weight.dequantize(), prepared.judges, self._config.mismatch_alpha)
+            return target_loss(W_OI, attempt.weight.dequantize(), prepared.judges, alpha, beta)
 
         return min(attempts, key=loss)
 
-    def _target(self, statistics: InputStatistics) -> torch.Tensor | None:
-        mismatch = statistics.mismatch
+    def _target(self, statistics: InputStatistics) -> Target | None:
+        mismatch, config = statistics.mismatch, self._config
         if mismatch is None:
             return None
-        damp = self._config.mismatch_damp * float(mismatch.hessian_II.diagonal().mean())
-        return mismatch_map(mismatch.hessian_II, mismatch.cross_II, self._config.mismatch_alpha, damp)
+        return mismatch_target(
+            mismatch, alpha=config.mismatch_alpha, beta=config.stream_beta, damp=config.mismatch_damp
+        )
 
     def _warnings(self, prepared: PreparedInputs, solver: PreparedSet) -> tuple[str, ...]:
         statistics = prepared.statistics
         found = [*_warnings(statistics, solver.factor)]
         if self.holds_out and statistics.held_out is None:
             found.append(NOTHING_HELD_OUT)
-        if statistics.mismatch is not None and prepared.target_II is None:
+        if statistics.mismatch is not None and prepared.target is None:
             found.append(NO_TARGET)
         return tuple(found)
 

@@ -22,11 +22,17 @@ class HeldOutAccumulator:
         self._held_out = HessianAccumulator(in_features, device)
         self._batches = 0
 
-    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None) -> None:
+    def add(
+        self,
+        X: torch.Tensor,
+        token_mask: torch.Tensor | None = None,
+        float_X: torch.Tensor | None = None,
+        drift: torch.Tensor | None = None,
+    ) -> None:
         """Adds one batch, as `HessianAccumulator.add`."""
         held_out = self._batches % HELD_OUT_EVERY == HELD_OUT_NUMBER
         self._batches += 1
-        (self._held_out if held_out else self._solved).add(X, token_mask, float_X)
+        (self._held_out if held_out else self._solved).add(X, token_mask, float_X, drift)
 
     def finish(self) -> InputStatistics:
         """Returns the statistics to solve with; `held_out` is None where too few batches came."""

@@ -18,11 +18,14 @@ MIRROR_COLUMNS = 512
 class Mismatch:
     """What the inputs have to do with the float model's, over the tokens for which both are known.
 
-    cross_II: mean of x0 xᵀ with x0 the float model's input. hessian_II: mean of x xᵀ over the same tokens.
+    cross_II: mean of x0 xᵀ with x0 the float model's input. hessian_II: mean of x xᵀ over the same tokens. drift_OI:
+    mean of (r0 - r) xᵀ, r0 and r the residual streams that the linear's output is added to; None where it is added to
+    none, or where nothing was noted of them.
     """
 
     cross_II: torch.Tensor  # noqa: N815 - shapes live in names
     hessian_II: torch.Tensor  # noqa: N815
+    drift_OI: torch.Tensor | None = None  # noqa: N815
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +53,20 @@ class HessianAccumulator:
         self._alone = _Sum(in_features, device)
         self._paired: _Sum | None = None
         self._cross_II: torch.Tensor | None = None
+        self._drift_OI: torch.Tensor | None = None
         self._dropped_rows = 0
 
-    def add(self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None) -> None:
+    def add(
+        self,
+        X: torch.Tensor,
+        token_mask: torch.Tensor | None = None,
+        float_X: torch.Tensor | None = None,
+        drift: torch.Tensor | None = None,
+    ) -> None:
         """Adds inputs of any leading shape [..., I]; token_mask, of that shape, is False where a row is padding.
 
-        float_X: the float model's inputs of the same tokens.
+        float_X: the float model's inputs of the same tokens. drift [..., O]: float minus quantized residual stream at
+        these tokens, given with all of a linear's float inputs or with none.
         """
         X_NI, kept_N = self._kept(X, token_mask)
         rows = rows_of(X_NI)
@@ -68,14 +79,21 @@ class HessianAccumulator:
         self._paired.add(rows, X_NI.shape[0])
         float_NI = float_X.reshape(-1, float_X.shape[-1])
         rows.add_cross(self._cross_II, float_NI if kept_N is None else float_NI[kept_N])
+        if drift is not None:
+            drift_NO = drift.reshape(-1, drift.shape[-1])
+            self._add_drift(rows, drift_NO if kept_N is None else drift_NO[kept_N], X_NI.shape[1])
 
     def finish(self) -> InputStatistics:
         """Returns the statistics; the accumulator's memory passes to them."""
         mismatch = None
         if self._paired is not None and self._cross_II is not None:
             self._alone.take(self._paired)
-            cross_II = self._cross_II.div_(max(self._paired.tokens, 1))
-            mismatch = Mismatch(cross_II=cross_II, hessian_II=self._paired.mean())
+            tokens = max(self._paired.tokens, 1)
+            mismatch = Mismatch(
+                cross_II=self._cross_II.div_(tokens),
+                hessian_II=self._paired.mean(),
+                drift_OI=None if self._drift_OI is None else self._drift_OI.div_(tokens),
+            )
         hessian_II = self._alone.mean()
         return InputStatistics(
             hessian_II=hessian_II,
@@ -84,6 +102,12 @@ class HessianAccumulator:
             dropped_rows=self._dropped_rows,
             mismatch=mismatch,
         )
+
+    def _add_drift(self, rows: FloatRows | PackedRows, drift_NO: torch.Tensor, in_features: int) -> None:
+        if self._drift_OI is None:
+            shape = (drift_NO.shape[1], in_features)
+            self._drift_OI = torch.zeros(shape, dtype=torch.float32, device=drift_NO.device)
+        rows.add_cross(self._drift_OI, drift_NO)
 
     def _kept(self, X: torch.Tensor, token_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the rows that count, and which they are (None: all)."""

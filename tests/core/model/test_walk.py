@@ -164,10 +164,14 @@ def test_the_float_path_is_untouched_by_what_is_solved() -> None:
 
     class Pairs(HessianAccumulator):
         def add(
-            self, X: torch.Tensor, token_mask: torch.Tensor | None = None, float_X: torch.Tensor | None = None
+            self,
+            X: torch.Tensor,
+            token_mask: torch.Tensor | None = None,
+            float_X: torch.Tensor | None = None,
+            drift: torch.Tensor | None = None,
         ) -> None:
             crossed.append(float_X is not None and float_X.shape == X.shape)
-            super().add(X, token_mask, float_X)
+            super().add(X, token_mask, float_X, drift)
 
     def zero(names: tuple[str, ...], _collector: HessianAccumulator | None) -> None:
         for name in names:

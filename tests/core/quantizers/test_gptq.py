@@ -35,7 +35,7 @@ def _convert(W_OI: torch.Tensor, statistics: InputStatistics, **options: object)
 
 def _judged(W_OI: torch.Tensor, solved: SolvedLinear, statistics: InputStatistics) -> float:
     assert statistics.held_out is not None
-    return target_loss(W_OI, solved.weight.dequantize(), statistics.held_out, 0.5)
+    return target_loss(W_OI, solved.weight.dequantize(), statistics.held_out, GPTQConfig().mismatch_alpha)
 
 
 def test_held_out_tokens_are_in_nothing_that_is_solved_with() -> None:
@@ -71,8 +71,8 @@ def test_refinement_is_kept_only_where_held_out_tokens_agree(rounds: int) -> Non
     kept = set()
     for seed in range(6):
         W_OI = random_weight(4, WIDTH, seed)
-        plain = _convert(W_OI, statistics)
-        refined = _convert(W_OI, statistics, refine_rounds=rounds)
+        plain = _convert(W_OI, statistics, refine_rounds=0)
+        refined = _convert(W_OI, statistics, hold_out=True, refine_rounds=rounds)
         assert _judged(W_OI, refined, statistics) <= _judged(W_OI, plain, statistics)
         assert refined.refined is not torch.equal(refined.weight.codes_OI, plain.weight.codes_OI)
         assert plain.refined is None
@@ -102,13 +102,14 @@ def test_too_few_batches_to_hold_one_out_are_told() -> None:
 
 
 def test_the_loss_towards_the_target_is_the_distance_of_outputs() -> None:
-    """Differences of `target_loss` are those of mean |(1-a) W x + a W x0 - W_hat x|² on the tokens themselves."""
+    """Differences of `target_loss` are those of mean |(1-a) W x + a W x0 + b (r0-r) - W_hat x|² on the tokens."""
     X_NI, X0_NI = _batches(1)[0]
     accumulator = HessianAccumulator(WIDTH, torch.device("cpu"))
-    accumulator.add(X_NI, None, X0_NI)
+    drift_NO = torch.randn(len(X_NI), 8, generator=torch.Generator().manual_seed(3)) + X_NI[:, :8]
+    accumulator.add(X_NI, None, X0_NI, drift_NO)
     inputs, W_OI = accumulator.finish(), random_weight(8, WIDTH)
-    wanted = (0.7 * X_NI + 0.3 * X0_NI) @ W_OI.T
+    wanted = (0.7 * X_NI + 0.3 * X0_NI) @ W_OI.T + 0.6 * drift_NO
     others = [W_OI + 0.01, W_OI * 0.9]
-    told = [target_loss(W_OI, other, inputs, 0.3) for other in others]
+    told = [target_loss(W_OI, other, inputs, 0.3, 0.6) for other in others]
     real = [float((wanted - X_NI @ other.T).square().sum(dim=1).mean()) for other in others]
     assert told[1] - told[0] == pytest.approx(real[1] - real[0], rel=1e-3)

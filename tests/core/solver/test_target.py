@@ -4,7 +4,8 @@ import torch
 
 from core.configs import GPTQConfig
 from core.solver.gptq import prepare_set, solve
-from core.solver.target import mismatch_map
+from core.solver.hessian import Mismatch
+from core.solver.target import mismatch_target
 from tests.core.solver.problems import correlated_inputs, random_weight
 
 
@@ -15,51 +16,72 @@ def _paths(tokens: int = 900, width: int = 48) -> tuple[torch.Tensor, torch.Tens
     return X0_NI, X0_NI + X0_NI @ disturbance
 
 
-def _means(X0_NI: torch.Tensor, X_NI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return X_NI.T @ X_NI / len(X_NI), X0_NI.T @ X_NI / len(X_NI)
+def _mismatch(X0_NI: torch.Tensor, X_NI: torch.Tensor, drift_NO: torch.Tensor | None = None) -> Mismatch:
+    tokens = len(X_NI)
+    return Mismatch(
+        cross_II=X0_NI.T @ X_NI / tokens,
+        hessian_II=X_NI.T @ X_NI / tokens,
+        drift_OI=None if drift_NO is None else drift_NO.T @ X_NI / tokens,
+    )
+
+
+def _target(W_OI: torch.Tensor, mismatch: Mismatch, alpha: float, damp: float, beta: float = 0.0) -> torch.Tensor:
+    target = mismatch_target(mismatch, alpha=alpha, beta=beta, damp=damp)
+    assert target is not None
+    return target.of(W_OI)
 
 
 def test_equal_paths_leave_the_weights_alone() -> None:
     """Where nothing was rounded before, G = H and the target is the weight itself."""
     X_NI, _ = _paths()
-    H_II, G_II = _means(X_NI, X_NI)
-    map_II = mismatch_map(H_II, G_II, alpha=1.0, damp=0.01)
-    assert map_II is not None
-    torch.testing.assert_close(map_II, torch.eye(48), rtol=1e-3, atol=1e-3)
+    W_OI = random_weight(12, 48)
+    torch.testing.assert_close(_target(W_OI, _mismatch(X_NI, X_NI), 1.0, 0.01), W_OI, rtol=1e-3, atol=1e-3)
 
 
 def test_the_full_target_is_the_least_squares_answer() -> None:
     """With alpha 1 and hardly any damping, W* is what least squares gives for W x0 ≈ W* x."""
     X0_NI, X_NI = _paths()
     W_OI = random_weight(12, 48)
-    map_II = mismatch_map(*_means(X0_NI, X_NI), alpha=1.0, damp=1e-6)
-    assert map_II is not None
     expected = torch.linalg.lstsq(X_NI.double(), (X0_NI @ W_OI.T).double()).solution.T.float()
-    torch.testing.assert_close(W_OI @ map_II, expected, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(_target(W_OI, _mismatch(X0_NI, X_NI), 1.0, 1e-6), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_the_stream_is_made_up_for_by_least_squares() -> None:
+    """With beta 1 as well, W* is what least squares gives for W x0 + (r0 - r) ≈ W* x."""
+    X0_NI, X_NI = _paths()
+    W_OI = random_weight(12, 48)
+    drift_NO = 0.1 * torch.randn(len(X_NI), 12, generator=torch.Generator().manual_seed(9)) + 0.2 * X_NI[:, :12]
+    wanted = (X0_NI @ W_OI.T + drift_NO).double()
+    expected = torch.linalg.lstsq(X_NI.double(), wanted).solution.T.float()
+    mismatch = _mismatch(X0_NI, X_NI, drift_NO)
+    outputs = X_NI @ _target(W_OI, mismatch, 1.0, 1e-6, beta=1.0).T
+    torch.testing.assert_close(outputs, X_NI @ expected.T, rtol=1e-2, atol=1e-2)
+    assert float((outputs - wanted).square().sum()) < 0.5 * float((X0_NI @ W_OI.T - wanted).square().sum())
+    without = _mismatch(X0_NI, X_NI)
+    assert torch.equal(_target(W_OI, mismatch, 1.0, 1e-6, beta=0.0), _target(W_OI, without, 1.0, 1e-6, beta=1.0))
 
 
 def test_alpha_goes_from_the_weights_to_the_target() -> None:
     """W* is linear in alpha and begins at W."""
-    H_II, G_II = _means(*_paths())
-    maps = [mismatch_map(H_II, G_II, alpha, damp=0.05) for alpha in (0.0, 0.5, 1.0)]
-    assert torch.equal(maps[0], torch.eye(48))
-    torch.testing.assert_close(maps[1], (maps[0] + maps[2]) / 2)
+    W_OI, mismatch = random_weight(12, 48), _mismatch(*_paths())
+    targets = [_target(W_OI, mismatch, alpha, 0.05) for alpha in (0.0, 0.5, 1.0)]
+    assert torch.equal(targets[0], W_OI)
+    torch.testing.assert_close(targets[1], (targets[0] + targets[2]) / 2)
 
 
 def test_rounding_towards_the_target_reproduces_the_float_outputs_better() -> None:
     """What counts is ‖W x0 - Ŵ x‖: solving for W* makes it smaller than solving for W, at equal bits."""
     X0_NI, X_NI = _paths()
-    W_OI = random_weight(40, 48)
-    H_II, G_II = _means(X0_NI, X_NI)
+    W_OI, mismatch = random_weight(40, 48), _mismatch(X0_NI, X_NI)
     config = GPTQConfig(bits=4, group_size=16)
-    prepared = prepare_set(H_II, config)
-    map_II = mismatch_map(H_II, G_II, alpha=1.0, damp=0.05 * float(H_II.diagonal().mean()))
-    assert map_II is not None
-    plain, corrected = (solve(target, prepared, config).weight.dequantize() for target in (W_OI, W_OI @ map_II))
+    prepared = prepare_set(mismatch.hessian_II, config)
+    targets = (W_OI, _target(W_OI, mismatch, 1.0, 0.05))
+    plain, corrected = (solve(target, prepared, config).weight.dequantize() for target in targets)
     distances = [float((X0_NI @ W_OI.T - X_NI @ W_hat.T).square().sum()) for W_hat in (plain, corrected)]
     assert distances[1] < 0.8 * distances[0]
 
 
 def test_a_hessian_without_a_factor_gives_no_target() -> None:
     """Where H + λI is not positive definite there is no target, and the caller keeps the weights."""
-    assert mismatch_map(torch.diag(torch.tensor([1.0, -3.0])), torch.eye(2), alpha=0.5, damp=0.1) is None
+    mismatch = Mismatch(cross_II=torch.eye(2), hessian_II=torch.diag(torch.tensor([1.0, -3.0])))
+    assert mismatch_target(mismatch, alpha=0.5, beta=0.0, damp=0.1) is None
