@@ -80,6 +80,12 @@ def account(
     return TensorAccount(kept=kept, quantized=consumed, dropped=dropped)
 
 
+def rewritten(reader: CheckpointReader, manifest: Manifest) -> set[str]:
+    """Returns the source tensors that finished blocks hold anew: norms that took channel scales over, and biases."""
+    names = {name for index in range(manifest.blocks_done) for name in read_entries(manifest.block_file(index))}
+    return names & set(reader.names())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
     """One finished run's parts. shapes: of the quantized linears, by stored name."""
@@ -146,7 +152,7 @@ class Assembly:
     def _is_replaced(self, name: str, written: Sequence[str], layout: Format) -> bool:
         stem, _, parameter = name.rpartition(".")
         codes = SUFFIXES[0] if layout is Format.GPTQ else compressed_tensors.PACKED
-        return (name if parameter == "bias" else f"{stem}.{codes}") in written
+        return name in written or (parameter != "bias" and f"{stem}.{codes}" in written)
 
     def _add_texts(self, writer: ArtifactWriter, layout: Format) -> None:
         meta = self._meta()

@@ -15,7 +15,7 @@ from torch import nn
 
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
-from core.model.skeleton import OutputHead, Skeleton
+from core.model.skeleton import OutputHead, Skeleton, TensorSource
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.preflight.architectures import NUMBERED_EXPERT
@@ -36,10 +36,11 @@ class _Linear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRecords:
-    """One model's blocks under one config."""
+    """One model's blocks under one config. source: the checkpoint, for the dtypes of what stays in float."""
 
     skeleton: Skeleton
     config: QuantizationConfig
+    source: TensorSource
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Returns (out_features, in_features) of every linear by its stored name; refuses what cannot be packed."""
@@ -72,12 +73,15 @@ class BlockRecords:
 
     @span(Work.PACK)
     def tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
-        """Returns a solved block's packed tensors."""
+        """Returns a solved block's packed tensors, and the float ones that changed, in the source's dtype."""
         packed: dict[str, torch.Tensor] = {}
         linears = find_linears(self.skeleton.blocks.modules[index])
         for name, linear in solved.linears.items():
             bias = getattr(linears[name], "bias", None)
             packed |= to_gptq_tensors(self._stored_name(index, name), linear.weight, bias, version=self._version)
+        for path, tensor in solved.changed.items():
+            stored_name = self.skeleton.names.source_of[f"{self.skeleton.blocks.path(index)}.{path}"]
+            packed[stored_name] = tensor.detach().to(self.source.tensor(stored_name).dtype)
         return packed
 
     def rows(self, index: int, solved: SolvedBlock) -> list[dict[str, Any]]:
@@ -94,6 +98,7 @@ class BlockRecords:
                 damp_percent=linear.damp_percent,
                 order=linear.order,
                 refined=linear.refined,
+                channel_alpha=linear.channel_alpha,
                 seconds=solved.seconds[name],
                 warnings=linear.warnings,
             ).to_dict()
@@ -101,7 +106,7 @@ class BlockRecords:
         ]
 
     def restore(self, index: int, packed: Mapping[str, torch.Tensor]) -> None:
-        """Puts a recorded block's quantized weights into the loaded block."""
+        """Puts a recorded block's quantized weights, and the float tensors that changed, into the loaded block."""
         for linear in self._linears(index):
             weight = from_gptq_tensors(
                 linear.stored_name,
@@ -112,6 +117,11 @@ class BlockRecords:
                 version=self._version,
             )
             set_linear_weight(linear.module, weight.dequantize(self.skeleton.dtype))
+        biases = {f"{linear.stored_name}.bias" for linear in self._linears(index)}
+        for target in self.skeleton.block_targets(index):
+            stored_name = self.skeleton.names.source_of[target]
+            if stored_name in packed and stored_name not in biases:
+                self.skeleton.model.get_parameter(target).data.copy_(packed[stored_name])
 
     def consumed(self) -> Iterator[str]:
         """Yields the source tensors that solved linears replace: weights, and biases where there are any."""

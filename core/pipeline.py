@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from core.assembly import Assembly, account, bits_per_weight
+from core.assembly import Assembly, account, bits_per_weight, rewritten
 from core.block_records import BlockRecords, restored_states, starved_experts, stored_states
 from core.budget.plan import BudgetPlan
 from core.calibration.windows import CalibrationWindows
@@ -155,7 +155,7 @@ class _Run:
             self.skeleton = Skeleton.open(self.source_dir, self.reader, forward_dtype(self.facts.dtype))
             if self.walk.quantizer.feeds_all_experts:
                 set_feed(self.skeleton.model, Feed.ALL)
-            self.records = BlockRecords(skeleton=self.skeleton, config=self.config)
+            self.records = BlockRecords(skeleton=self.skeleton, config=self.config, source=self.reader)
             self.shapes = self.records.shapes()
             per_linear = PerLinear()
             self.walk.choose = lambda index, name: per_linear.of(self.records.config_of(index, name))
@@ -199,7 +199,8 @@ class _Run:
 
     def assemble(self, manifest: Manifest, out_dir: Path) -> QuantizationReport:
         """Writes the artifact from the finished blocks."""
-        tensors = account(self.reader, self.records.consumed(), self.skeleton.names.unused, self.records.stored_ties())
+        written = {*self.records.consumed(), *rewritten(self.reader, manifest)}
+        tensors = account(self.reader, written, self.skeleton.names.unused, self.records.stored_ties())
         report = self._report(manifest, tensors.dropped)
         with self._stage(Stage.PACKING):
             Assembly(

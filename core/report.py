@@ -26,7 +26,8 @@ class LinearReport:
     loss: tr((W-Ŵ)H(W-Ŵ)ᵀ). relative_loss: loss / tr(W H Wᵀ). tokens: calibration tokens that reached the linear.
     damp_percent: the fraction of mean diag H that was really added, after every damping step. order: how the columns
     were solved. loss, relative_loss, damp_percent and order are None where the method uses no Hessian. refined: whether
-    refinement was kept; None where it was not tried.
+    refinement was kept; None where it was not tried. channel_alpha: AWQ's exponent; None where no operation in front
+    could take channel scales over, and in other methods.
     """
 
     block: int
@@ -40,6 +41,7 @@ class LinearReport:
     order: str | None
     seconds: float
     refined: bool | None = None
+    channel_alpha: float | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Standard library only: the API validates with this package and its image carries
 """
 
 from core.configs.adaround import AdaRoundConfig
+from core.configs.awq import AWQConfig
 from core.configs.base import NO_OVERRIDES, SCHEMA_VERSION, QuantizationConfig
 from core.configs.budget import BudgetConfig
 from core.configs.calibration import CalibrationConfig
@@ -20,6 +21,7 @@ __all__ = [
     "NO_OVERRIDES",
     "ORDER_FLAGS",
     "SCHEMA_VERSION",
+    "AWQConfig",
     "ActivationRange",
     "AdaRoundConfig",
     "BudgetConfig",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.configs.adaround import AdaRoundConfig
+from core.configs.awq import AWQConfig
 from core.configs.base import SCHEMA_VERSION, QuantizationConfig
 from core.configs.gptq import GPTQConfig
 from core.configs.options import DeclaredOption, declared_options, parse_enum, refuse_unknown, require
@@ -14,7 +15,7 @@ from core.configs.values import Format, Method, Order, Preset
 
 ORDER_FLAGS = ("desc_act", "static_groups")
 CONFIG_CLASSES: dict[Method, type[QuantizationConfig]] = {
-    config_class.method: config_class for config_class in (GPTQConfig, RTNConfig, AdaRoundConfig)
+    config_class.method: config_class for config_class in (GPTQConfig, RTNConfig, AWQConfig, AdaRoundConfig)
 }
 
 

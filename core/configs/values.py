@@ -12,6 +12,7 @@ class Method(StrEnum):
 
     GPTQ = "gptq"
     RTN = "rtn"
+    AWQ = "awq"
     ADAROUND = "adaround"
 
 

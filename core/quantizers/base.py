@@ -6,7 +6,7 @@ Legend: O out_features, I in_features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -24,7 +24,8 @@ class SolvedLinear:
 
     loss: tr((W-Ŵ)H(W-Ŵ)ᵀ). relative_loss: loss / tr(W H Wᵀ). damp_percent: what was really added to the diagonal.
     All three and `order` are None where no Hessian was used. refined: whether refinement was kept; None where it was
-    not tried. tokens: calibration tokens that reached the linear.
+    not tried. channel_alpha: how strongly input channels are scaled (AWQ); None where they cannot be. tokens:
+    calibration tokens that reached the linear.
     """
 
     weight: QuantizedWeight
@@ -34,6 +35,7 @@ class SolvedLinear:
     damp_percent: float | None = None
     order: str | None = None
     refined: bool | None = None
+    channel_alpha: float | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -65,6 +67,9 @@ class BaseQuantizer(ABC, Generic[Prepared]):
     holds_out: bool = False
     """Whether the walk keeps some batches out of the statistics, to choose by."""
 
+    scales_channels: bool = False
+    """Whether the walk asks for channel scales where an operation in front can take them over."""
+
     beat: Callable[[], None] = staticmethod(_unheard)
     """What a method that iterates calls before each step: it tells that work goes on, and raises where it must stop."""
 
@@ -78,3 +83,16 @@ class BaseQuantizer(ABC, Generic[Prepared]):
     @abstractmethod
     def convert(self, W_OI: torch.Tensor, prepared: Prepared) -> SolvedLinear:
         """Quantizes one weight, float [O, I], which is not changed."""
+
+    def channel_exponents(
+        self,
+        weights: Sequence[torch.Tensor],
+        statistics: InputStatistics,
+        allowed: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, float]:
+        """Returns e, int64 [I], and how strong it is: `convert` then gets every weight with column j times 2^e_j.
+
+        weights: float32 [O, I], of all linears of the set. allowed: from wanted exponents, float32 [I], to the nearest
+        that can be taken over. Asked only where `scales_channels`.
+        """
+        raise NotImplementedError

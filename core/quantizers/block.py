@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
 from core.model.capture import BlockArguments, CapturedBatch
 from core.model.experts import each_expert_reached
+from core.model.folds import Folds, discover_folds
 from core.model.residual import discover_streams
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
 from core.model.suspend import (
@@ -32,6 +33,7 @@ from core.model.suspend import (
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
 from core.quantizers.base import BaseQuantizer, SolvedLinear
+from core.quantizers.folding import ChannelScales, Folding
 from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
 
@@ -59,11 +61,15 @@ def block_batches(captured: Sequence[CapturedBatch], hidden: Sequence[HiddenStat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedBlock:
-    """A quantized block. outputs: hidden states that leave it, per batch. seconds: solving time per linear."""
+    """A quantized block. outputs: hidden states that leave it, per batch. seconds: solving time per linear.
+
+    changed: float parameters that took channel scales over, by their path in the block.
+    """
 
     outputs: list[HiddenStates]
     linears: Mapping[str, SolvedLinear]
     seconds: Mapping[str, float]
+    changed: Mapping[str, torch.Tensor]
 
 
 def linear_event(index: int, name: str, solved: SolvedLinear, seconds: float) -> LinearQuantized:
@@ -96,6 +102,7 @@ class BlockWalk:
     choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
     _known_sets: dict[object, InputSets] = field(default_factory=dict)
     _known_streams: dict[object, dict[str, str]] = field(default_factory=dict)
+    _known_folds: dict[object, Folds] = field(default_factory=dict)
 
     def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
         """Returns what enters the first block: both paths begin with the same states."""
@@ -117,6 +124,7 @@ class BlockWalk:
                 task.solve_set((name,), None)
             return task.result(self._pass_unchanged(runs))
         sets = self._input_sets(block, task.linears, runs[0])
+        task.folding = Folding(block=block, folds=self._folds(block, task, sets, runs[0]), solved=task.solved)
         if self.quantizer.true_sequential:
             streams = self._streams(block, task.linears, runs[0])
             suspended = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set, streams)
@@ -169,6 +177,17 @@ class BlockWalk:
                 self._known_sets[key] = discover_input_sets(linears, first.run)
         return self._known_sets[key]
 
+    def _folds(self, block: nn.Module, task: _BlockTask, sets: InputSets, first: BatchRun) -> Folds:
+        """Returns what can take over channel scales; experts are too many to try each."""
+        if not self.quantizer.scales_channels:
+            return {}
+        key = structure_key(task.linears)
+        if key not in self._known_folds:
+            plain = {name: module for name, module in task.linears.items() if not NUMBERED_EXPERT.search(f".{name}")}
+            tried = tuple(names for names in sets if names[0] in plain)
+            self._known_folds[key] = discover_folds(block, plain, tried, first.run)
+        return self._known_folds[key]
+
 
 @dataclass(slots=True, kw_only=True)
 class _BlockTask:
@@ -178,7 +197,8 @@ class _BlockTask:
     index: int
     linears: Mapping[str, nn.Module]
     quantizers: Mapping[str, BaseQuantizer[Any]]
-    _solved: dict[str, SolvedLinear] = field(default_factory=dict)
+    solved: dict[str, SolvedLinear] = field(default_factory=dict)
+    folding: Folding | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
     _last_beat: float = field(default_factory=time.perf_counter)
 
@@ -210,21 +230,35 @@ class _BlockTask:
         """Solves the linears of one input set that share their options."""
         started = time.perf_counter()
         quantizer.beat = self._beat
+        weights = {name: linear_weight(self.linears[name]) for name in names}
+        scales = self._channel_scales(quantizer, weights, statistics)
+        if scales is not None and statistics is not None:
+            statistics = scales.statistics(statistics)
         prepared = self._prepare(quantizer, names, statistics)
         preparing = (time.perf_counter() - started) / len(names)
         for name in names:
             self._stop_if_asked()
             started = time.perf_counter()
-            module = self.linears[name]
-            solved = quantizer.convert(linear_weight(module), prepared)
-            set_linear_weight(module, solved.weight.dequantize(linear_weight(module).dtype))
-            self._solved[name] = solved
+            solved = quantizer.convert(weights[name] if scales is None else scales.into(weights[name]), prepared)
+            W_hat_OI = solved.weight.dequantize()
+            if scales is not None:
+                W_hat_OI, solved = scales.out_of(W_hat_OI), replace(solved, channel_alpha=scales.alpha)
+            set_linear_weight(self.linears[name], W_hat_OI)
+            self.solved[name] = solved
             self._seconds[name] = preparing + time.perf_counter() - started
             self._report(name, solved)
 
     def result(self, outputs: list[HiddenStates]) -> SolvedBlock:
-        ordered = {name: self._solved[name] for name in self.linears}
-        return SolvedBlock(outputs=outputs, linears=ordered, seconds=self._seconds)
+        changed = {} if self.folding is None else self.folding.hand_over()
+        ordered = {name: self.solved[name] for name in self.linears}
+        return SolvedBlock(outputs=outputs, linears=ordered, seconds=self._seconds, changed=changed)
+
+    def _channel_scales(
+        self, quantizer: BaseQuantizer[Any], weights: Mapping[str, torch.Tensor], statistics: InputStatistics | None
+    ) -> ChannelScales | None:
+        if self.folding is None or not quantizer.scales_channels:
+            return None
+        return self.folding.choose(quantizer, [*weights], [weight.float() for weight in weights.values()], statistics)
 
     def _prepare(  # what it returns is the quantizer's own
         self, quantizer: BaseQuantizer[Any], names: Sequence[str], statistics: InputStatistics | None
@@ -250,7 +284,7 @@ class _BlockTask:
             self._advanced()
 
     def _advanced(self) -> None:
-        done, total = len(self._solved), len(self.linears)
+        done, total = len(self.solved), len(self.linears)
         self.walk.on_event(StageAdvanced(stage=Stage.QUANTIZING, done=done, total=total))
 
     def _stop_if_asked(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.configs import AdaRoundConfig, GPTQConfig, QuantizationConfig, RTNConfig
+from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, QuantizationConfig, RTNConfig
 from core.quantizers.adaround import AdaRoundQuantizer
+from core.quantizers.awq import AWQQuantizer
 from core.quantizers.base import BaseQuantizer
 from core.quantizers.gptq import GPTQQuantizer
 from core.quantizers.rtn import RTNQuantizer
@@ -32,6 +33,8 @@ def quantizer_for(config: QuantizationConfig) -> BaseQuantizer[Any]:
         return GPTQQuantizer(config)
     if isinstance(config, RTNConfig):
         return RTNQuantizer(config)
+    if isinstance(config, AWQConfig):
+        return AWQQuantizer(config)
     if isinstance(config, AdaRoundConfig):
         return AdaRoundQuantizer(config)
     raise TypeError(f"There is no quantizer for {type(config).__name__}.")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.calibration.windows import CalibrationWindows
-from core.configs import AdaRoundConfig, Format, QuantizationConfig
+from core.configs import AdaRoundConfig, AWQConfig, Format, QuantizationConfig
 from core.errors import RunStoppedError
 from core.evaluation.loading import load_model
 from core.events import BlockQuantized, Event
@@ -22,7 +22,7 @@ from core.quantization import convert, prepare
 from core.report import QuantizationReport
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
-CONFIGS = [AdaRoundConfig(bits=4, group_size=32, iterations=20)]
+CONFIGS = [AdaRoundConfig(bits=4, group_size=32, iterations=20), AWQConfig(bits=4, group_size=32)]
 MEASURED = {"quantization_report.json", "SHA256SUMS"}
 every_method = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config.method))
 
@@ -111,3 +111,25 @@ def test_a_long_solve_can_be_stopped_between_its_steps(source: Path, tmp_path: P
             _windows(),
             should_stop=should_stop,
         )
+
+
+def test_channel_scales_are_taken_over_by_what_stands_in_front(source: Path, tmp_path: Path) -> None:
+    """Every linear of a Llama has scaled channels; the artifact's norms carry them, in exact powers of two."""
+    report = quantize_checkpoint(source, tmp_path / "out", AWQConfig(bits=3, group_size=32), _windows())
+    assert all(row.channel_alpha is not None for row in report.linears)
+    assert max(row.channel_alpha or 0.0 for row in report.linears) > 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    norms = [name for name in before if name.endswith("layernorm.weight")]
+    exponents = torch.cat([torch.log2(before[name] / after[name]) for name in norms])
+    assert exponents.any()
+    assert torch.equal(exponents, exponents.round())
+
+
+def test_without_channel_scales_no_other_tensor_changes(source: Path, tmp_path: Path) -> None:
+    """Norms stay as they are, and the report says that nothing was scaled."""
+    config = AWQConfig(bits=3, group_size=32, channel_steps=0)
+    report = quantize_checkpoint(source, tmp_path / "out", config, _windows())
+    assert {row.channel_alpha for row in report.linears} == {None}
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    kept = [name for name in before if name in after]
+    assert all(torch.equal(before[name], after[name]) for name in kept)
