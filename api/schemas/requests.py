@@ -111,7 +111,7 @@ class JobOptions(MethodOptions):
 
     method: Annotated[Method, Field(strict=False)] = Field(
         default=Method.GPTQ,
-        description="`rtn` rounds to nearest and takes no calibration; `adaround` learns up or down.",
+        description="`rtn` rounds to nearest and takes no calibration.",
     )
     preset: Annotated[Preset, Field(strict=False)] | None = Field(
         default=None, description="Values between time and accuracy; options that are given go before the preset's."

@@ -99,7 +99,7 @@ class _Probe:
         return {names: rows_I for names, rows_I in found.items() if int(rows_I.max()) < count}
 
     def changes_nothing(self, module: nn.Module, names: tuple[str, ...], rows_I: torch.Tensor) -> bool:
-        """Whether scaled rows and columns scaled against them leave the block's output as it is: no one else reads it."""
+        """Whether scaled rows and columns scaled against them leave the block's output as it is: none else reads it."""
         exponents_R = torch.arange(_rows_of(module)) % 5 - 2
         kept = {name: linear_weight(self._linears[name]).clone() for name in names}
         try:

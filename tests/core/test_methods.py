@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from core.calibration.windows import CalibrationWindows
 from core.configs import AdaRoundConfig, AWQConfig, Format, QuantizationConfig
@@ -20,7 +21,7 @@ from core.model.modules import QuantizedLinear
 from core.pipeline import TOKENS_PER_BATCH, quantize_checkpoint
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
-from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
+from tests.core.tiny import random_tokens, write_tiny_model
 
 CONFIGS = [AdaRoundConfig(bits=4, group_size=32, iterations=20), AWQConfig(bits=4, group_size=32)]
 MEASURED = {"quantization_report.json", "SHA256SUMS"}
@@ -44,13 +45,20 @@ def _stop_after(blocks: int) -> tuple[Callable[[Event], None], Callable[[], bool
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write_tiny_model(tmp_path / "model")
+    """A model with a few channels that are many times larger than the others, as trained decoders have them."""
+    folder = write_tiny_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        if name.endswith(("post_attention_layernorm.weight", "v_proj.weight", "up_proj.weight")):
+            tensors[name][::13] *= 8
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @every_method
 def test_disk_and_memory_give_the_same_codes(config: QuantizationConfig, source: Path, tmp_path: Path) -> None:
     report = quantize_checkpoint(source, tmp_path / "out", config, _windows())
-    model = prepare(tiny_model(), config)
+    model = prepare(AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32), config)
     with torch.no_grad():
         for batch in _windows().tokens_NT.split(TOKENS_PER_BATCH // 32):
             model(input_ids=batch)
@@ -92,7 +100,7 @@ def test_the_artifact_is_near_the_float_model(
     tokens = random_tokens(4, 32, seed=5)
     with torch.no_grad():
         expected, found = (load_model(folder)(input_ids=tokens).logits for folder in (source, tmp_path / "out"))
-    assert float((found - expected).square().mean() / expected.square().mean()) < 2e-3
+    assert float((found - expected).square().mean() / expected.square().mean()) < 1e-2
 
 
 def test_a_long_solve_can_be_stopped_between_its_steps(source: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None means round-to-nearest.
+    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None, for another method.
 
     mixed: with DYNAMIC, other grids for some linears and none for others.
     """
@@ -17,13 +17,15 @@ class Case:
     sym: bool
     group_size: int = 32
     order: str | None = "desc_act_static"
+    method: str = "rtn"
     mixed: bool = False
 
     @property
     def name(self) -> str:
         """Returns the artifact's folder name."""
         version = "v1" if self.sym else "v2"
-        return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{self.order or 'rtn'}{'-mixed' * self.mixed}"
+        how = f"{self.order or self.method}{'-mixed' * self.mixed}"
+        return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{how}"
 
 
 DYNAMIC = {
@@ -40,6 +42,9 @@ LAYOUTS = (
     Case(bits=8, sym=False, group_size=-1),
     Case(bits=4, sym=True, group_size=128),
     Case(bits=4, sym=True, group_size=64, order=None),
+    Case(bits=4, sym=True, order=None, method="awq"),
+    Case(bits=3, sym=False, order=None, method="awq", source="gemma2-float32"),
+    Case(bits=4, sym=False, order=None, method="adaround"),
     Case(bits=4, sym=True, source="llama-float16"),
     Case(bits=8, sym=False, source="llama-float32"),
 )

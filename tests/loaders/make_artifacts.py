@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from core.calibration.windows import CalibrationWindows
-from core.configs import GPTQConfig, Order, QuantizationConfig, RTNConfig
+from core.configs import CONFIG_CLASSES, GPTQConfig, Method, Order, QuantizationConfig
 from core.formats.artifact_check import check_artifact
 from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
@@ -41,7 +41,8 @@ def config_of(case: Case) -> QuantizationConfig:
     """Returns the case's quantization config."""
     dynamic = Overrides(DYNAMIC if case.mixed else {})
     if case.order is None:
-        return RTNConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic)
+        config_class = CONFIG_CLASSES[Method(case.method)]
+        return config_class(bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic)
     order = Order(case.order)
     return GPTQConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, order=order, dynamic=dynamic)
 
