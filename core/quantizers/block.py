@@ -69,7 +69,7 @@ class SolvedBlock:
     outputs: list[HiddenStates]
     linears: Mapping[str, SolvedLinear]
     seconds: Mapping[str, float]
-    changed: Mapping[str, torch.Tensor]
+    changed: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def linear_event(index: int, name: str, solved: SolvedLinear, seconds: float) -> LinearQuantized:
