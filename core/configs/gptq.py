@@ -28,9 +28,9 @@ class GPTQConfig(QuantizationConfig):
         Preset.BEST: {
             "order": Order.ACT_GROUP_AWARE,
             "refine_rounds": 4,
-            "mismatch_alpha": 1.0,
+            "mismatch_alpha": 0.75,
             "mismatch_every": 1,
-            "stream_beta": 1.0,
+            "stream_beta": 0.75,
         },
     }
 
@@ -102,7 +102,7 @@ class GPTQConfig(QuantizationConfig):
         0.75,
         help=(
             "0 to 1: how far linears that write into the residual stream also make up for what that has drifted from "
-            "the float model's; without effect where no float path runs."
+            "the float model's; without effect where no float path runs, and with true_sequential off."
         ),
         low=0.0,
         high=1.0,
