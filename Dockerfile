@@ -20,6 +20,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
+COPY web/backend.py web/dashboard.py web/
 
 FROM packages AS api-packages
 RUN pip install --constraint constraints.txt '.[api]'
@@ -29,13 +30,20 @@ FROM packages AS worker-packages
 ARG PIP_FLAGS=""
 RUN pip install ${PIP_FLAGS} --constraint constraints.txt '.[engine]'
 
+# The page, built with a Node from PyPI, because this image has none.
+FROM packages AS dashboard
+COPY web web
+RUN python web/dashboard.py
+
 # Our own code, installed over the empty package that the layers above left.
 FROM api-packages AS api-code
 COPY . .
+COPY --from=dashboard /src/api/static api/static
 RUN pip install --no-deps --force-reinstall .
 
 FROM worker-packages AS worker-code
 COPY . .
+COPY --from=dashboard /src/api/static api/static
 RUN pip install --no-deps --force-reinstall .
 
 FROM base AS api

@@ -8,7 +8,7 @@ LOADERS_BIN := $(LOADERS_VENV)/bin
 TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install demo test soak test-loaders test-pt2e check format bench peers bench-peers lock clean
+.PHONY: help install web demo test soak test-loaders test-web dashboard-picture test-pt2e check format bench peers bench-peers lock clean
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
@@ -16,14 +16,16 @@ help:
 	@echo "make soak          jobs under a hail of faults for ten minutes (SEED=n for another hail)"
 	@echo "make test-loaders  load artifacts through GPTQModel and transformers, in an environment of its own"
 	@echo "make test-pt2e     quantize activations through torchao, which the other tests run without"
+	@echo "make test-web      the dashboard: types, logic, and the whole of it in Chromium"
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
 	@echo "make bench-peers   time, memory and perplexity beside GPTQModel, llm-compressor and auto-round (hours)"
 	@echo "make install       the set-up step alone"
+	@echo "make web           build the dashboard alone, after a change in web/"
 	@echo "make lock          renew constraints.txt"
 	@echo "make clean         remove environments, caches and var/"
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed web
 
 # The stamp is written last: a set-up that was broken off is done again, one that is up to date is not.
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -31,14 +33,19 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	  || { echo "Bitmill needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Installing into $(VENV) (the first time this takes some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python web/dashboard.py
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[api,engine,dev]'
 	@touch $@
+
+# Does nothing where the page's sources have not changed.
+web: $(VENV)/.installed
+	@$(BIN)/python web/dashboard.py
 
 demo: install
 	@$(BIN)/bitmill demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: install
-	@$(BIN)/python -m pytest -m 'not loaders and not soak'
+	@$(BIN)/python -m pytest -m 'not loaders and not browser and not soak'
 
 $(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
 	@echo "Installing GPTQModel, optimum and transformers into $(LOADERS_VENV) ..."
@@ -59,6 +66,19 @@ $(TORCHAO)/.installed: constraints.txt
 
 test-pt2e: install $(TORCHAO)/.installed
 	@PYTHONPATH=$(TORCHAO) $(BIN)/python -m pytest -c tests/pt2e/pytest.ini --rootdir . tests/pt2e
+
+$(VENV)/.browser: $(VENV)/.installed
+	@command -v chromium >/dev/null || { echo "make test-web needs Chromium; on Debian: apt-get install chromium" >&2; exit 1; }
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[browser]'
+	@touch $@
+
+test-web: install $(VENV)/.browser
+	@$(BIN)/python web/check.py
+	@$(BIN)/python -m pytest -m browser tests/browser
+
+# Renews the picture in README.md.
+dashboard-picture: install $(VENV)/.browser
+	@BITMILL_PICTURE=docs/images/dashboard.webp $(BIN)/python -m pytest -m browser tests/browser/test_picture.py
 
 check: install
 	@$(BIN)/ruff check
@@ -91,12 +111,12 @@ bench-peers: install peers
 # Resolves anew what pyproject.toml asks for, in an environment of its own, and writes the one set of versions.
 lock:
 	@rm -rf var/lock && $(PYTHON) -m venv var/lock
-	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,engine,pt2e,dev]'
+	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,browser,engine,pt2e,dev]'
 	@$(PYTHON) -c 'import json; rows = sorted((i["metadata"]["name"].lower().replace("_", "-"), i["metadata"]["version"].split("+")[0]) for i in json.load(open("var/lock.json"))["install"]); \
 	  print(open("constraints.txt").readline(), *(f"{n}=={v}\n" for n, v in rows if n != "bitmill"), sep="", end="")' > var/constraints.txt
 	@mv var/constraints.txt constraints.txt
 
 clean:
-	@rm -rf $(VENV) $(LOADERS_VENV) $(TORCHAO) .venv-peers var build dist *.egg-info
+	@rm -rf $(VENV) $(LOADERS_VENV) $(TORCHAO) .venv-peers var build dist *.egg-info api/static web/node_modules
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -7,11 +7,32 @@ from pathlib import Path
 
 import pytest
 
+from api.routes import page
 from api.settings import ApiSettings
 from store.session import Database
 from store.settings import ModelRoot
 from tests.api.service import Service, serve
 from tests.core.preflight.folders import make_llama
+
+BUILT_PAGE = {
+    "index.html": "<!doctype html><title>Bitmill</title>",
+    "theme.js": "1;",
+    "icon.svg": "<svg/>",
+    "assets/index-1a2b3c4d.js": "2;",
+    "assets/index-1a2b3c4d.css": "a{}",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A page of one file of each kind stands for the dashboard, which these tests do without."""
+    folder = tmp_path_factory.mktemp("static")
+    (folder / "assets").mkdir()
+    for name, content in BUILT_PAGE.items():
+        (folder / name).write_text(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "STATIC", folder)
+        yield folder
 
 
 @pytest.fixture

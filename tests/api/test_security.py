@@ -48,7 +48,7 @@ def test_loopback_names_are_answered_without_a_key(module_service: Service, host
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", "10.0.0.1:8080", "[::2]"])
-@pytest.mark.parametrize("path", ["/", "/v1/jobs", "/static/app.js"])
+@pytest.mark.parametrize("path", ["/", "/v1/jobs", "/theme.js", "/assets/index.js"])
 def test_other_names_are_refused_on_loopback(module_service: Service, host: str, path: str):
     """A name that was pointed at 127.0.0.1 from outside (DNS rebinding) sees nothing."""
     response = module_service.client.get(path, headers={"Host": host})
@@ -147,7 +147,7 @@ def test_without_a_key_nothing_but_health_and_the_page_is_seen(guarded: Service)
         assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
         assert response.headers["www-authenticate"].startswith("Bearer")
     assert guarded.client.post("/v1/jobs", json=job_request()).status_code == 401
-    for path in ("/livez", "/readyz", "/", "/static/app.js", "/openapi.json"):
+    for path in ("/livez", "/readyz", "/", "/theme.js", "/openapi.json"):
         assert guarded.client.get(path).status_code == 200
 
 

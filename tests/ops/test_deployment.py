@@ -119,20 +119,40 @@ def test_the_wheel_carries_migrations_and_page(tmp_path: Path):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    build = f"import setuptools.build_meta as b; b.build_wheel({str(tmp_path)!r})"
+    write_built_page(source)
+    build = f"import sys; sys.path.insert(0, 'web'); import backend; backend.build_wheel({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"migrations/env.py", "api/static/index.html", "cli/main.py"} <= names
+    page = {"api/static/index.html", "api/static/assets/index-1a2b3c4d.js"}
+    assert {"migrations/env.py", "cli/main.py", *page} <= names
     assert any(re.fullmatch(r"migrations/versions/\w+\.py", name) for name in names)
-    assert not any(name.startswith("tests/") for name in names)
+    assert not any(name.startswith(("tests/", "web/")) for name in names)
+
+
+def write_built_page(source: Path) -> None:
+    """Puts a page there that counts as built from the sources, so that no Node is needed."""
+    (source / "api" / "static" / "assets").mkdir(parents=True)
+    for name in ("index.html", "assets/index-1a2b3c4d.js"):
+        (source / "api" / "static" / name).write_text("built")
+    stamp = "import dashboard; dashboard.STAMP.write_text(dashboard.fingerprint())"
+    subprocess.run([sys.executable, "-c", stamp], cwd=source / "web", check=True)
+
+
+def test_the_images_carry_a_page_that_is_built_once():
+    """The stage that has Node is not part of an image; the code of both takes the page from it, and builds none."""
+    assert instruction("dashboard", "RUN") == "python web/dashboard.py"
+    for stage in ("api-code", "worker-code"):
+        lines = stages()[stage]
+        assert lines.index("COPY --from=dashboard /src/api/static api/static") < len(lines) - 1
+        assert "pip install" in lines[-1]
 
 
 def test_ci_runs_the_tests_the_loaders_and_the_checks():
     """Any failure ends the script, and nothing swallows a status."""
     script = (ROOT / ".ci" / "run").read_text()
     assert "set -euo pipefail" in script
-    steps = ["install", "test", "soak", "test-loaders", "test-pt2e", "check"]
+    steps = ["install", "test", "test-web", "soak", "test-loaders", "test-pt2e", "check"]
     assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == steps
     assert "||" not in script
 

@@ -1,0 +1,247 @@
+"""Fills a service with jobs in every state, as a worker's writes would leave them, for pages to be looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from store.jobs import Job, JobError, JobProgress, LinearRow, LogLine, NewArtifact, Stage
+from store.workers import Capability, WorkerFacts
+from tests.api.service import WORKER, Service
+
+MODEL = "SmolLM2-135M-Instruct"
+BLOCKS = 30
+LINEARS = (
+    ("self_attn.q_proj", 0.004),
+    ("self_attn.k_proj", 0.003),
+    ("self_attn.v_proj", 0.009),
+    ("self_attn.o_proj", 0.012),
+    ("mlp.gate_proj", 0.010),
+    ("mlp.up_proj", 0.011),
+    ("mlp.down_proj", 0.018),
+)
+LINES = (
+    ("worker", "job claimed", {"worker": WORKER}),
+    ("worker", "model folder checked", {"tensors": 272, "dtype": "bfloat16"}),
+    ("worker", "calibration text fetched", {"documents": 412, "bytes": 1_482_113}),
+    ("child", "engine started", {"threads": 2, "numerics": "bfloat16, AVX512"}),
+    ("child", "16,384 tokens in 32 windows", {}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Ids of the staged jobs."""
+
+    running: str
+    queued: str
+    succeeded: tuple[str, ...]
+    failed: str
+    cancelled: str
+
+
+def stage(service: Service, *, blocks_done: int = 12) -> Staged:
+    """Stores a worker and jobs in every state; the running one has done `blocks_done` blocks."""
+    register(service)
+    succeeded = tuple(
+        succeed(service, perplexity, size, **options)
+        for perplexity, size, options in (
+            (12.15, 118, {"bits": 4, "group_size": 32}),
+            (12.71, 112, {"bits": 4, "group_size": 32, "method": "rtn"}),
+            (16.70, 98, {"bits": 3, "group_size": 32, "labels": {"study": "bits"}}),
+            (11.66, 176, {"bits": 8, "group_size": 32}),
+        )
+    )
+    failed = fail(service)
+    cancelled = submit(service, bits=2)["id"]
+    service.client.post(f"/v1/jobs/{cancelled}:cancel").raise_for_status()
+    running = run(service, blocks_done)
+    queued = submit(service, labels={"team": "search"}, priority=5)["id"]
+    submit(service, bits=3)
+    return Staged(running, queued, succeeded, failed, cancelled)
+
+
+def submit(service: Service, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a request
+    """Submits a job on the model."""
+    return service.submit(model={"source": "path", "root": "models", "path": MODEL}, **options)
+
+
+def register(service: Service) -> None:
+    """Registers the worker that the jobs were run by."""
+    facts = WorkerFacts(
+        id=WORKER,
+        hostname="mill-01",
+        pid=4211,
+        engine_version="0.1.0",
+        device_name="16-core processor",
+        capability=Capability(device="cpu", memory_bytes=68_719_476_736),
+        slots=2,
+        queue_classes=("default",),
+    )
+    with service.services.database.transaction() as repository:
+        repository.register_worker(facts)
+
+
+def start(service: Service, **options: Any) -> Job:  # noqa: ANN401 - fields of a request
+    """Submits and claims a job and writes how it begins."""
+    submit(service, **options)
+    job = service.claim()
+    event(service, job, "stage_started", {"stage": "preflight"})
+    event(service, job, "stage_started", {"stage": "calibrating"})
+    write_lines(service, job, LINES)
+    event(service, job, "run_started", {"blocks_total": BLOCKS, "blocks_resumed": 0, "fingerprint": "9f2c4d1a"})
+    event(service, job, "stage_started", {"stage": "quantizing"})
+    return job
+
+
+def run(service: Service, blocks: int, **options: Any) -> str:  # noqa: ANN401 - fields of a request
+    """Leaves a job in the middle of its blocks."""
+    job = start(service, **options)
+    solve(service, job, blocks)
+    return job.id
+
+
+def succeed(service: Service, perplexity: float, megabytes: int, **options: Any) -> str:  # noqa: ANN401
+    """Runs a job to its end, with an evaluation and files."""
+    job = start(service, evaluate=True, **options)
+    solve(service, job, BLOCKS, scale=perplexity - 11.5)
+    for name in ("packing", "evaluating", "publishing"):
+        event(service, job, "stage_started", {"stage": name})
+    evaluation = {
+        "text": "builtin:evaluation",
+        "tokens": 8192,
+        "perplexity_float": 11.63,
+        "perplexity_quantized": perplexity,
+        "perplexity_ratio": perplexity / 11.63,
+    }
+    files = [stored(service, name, content) for name, content in small_files(job.id).items()]
+    # As large as a model's, without its bytes: nobody downloads this one.
+    files.append(
+        NewArtifact(
+            name="model.safetensors",
+            sha256="5f" * 32,
+            size_bytes=megabytes * 1_000_000,
+            media_type="application/octet-stream",
+        )
+    )
+    with service.services.database.transaction() as repository:
+        repository.succeed(job.id, job.lease_token, files, evaluation, [])
+    return job.id
+
+
+def fail(service: Service) -> str:
+    """Runs a job into an error that a user can do something about."""
+    job = start(service, bits=3)
+    solve(service, job, 7)
+    write_lines(
+        service, job, (("child", "factorization failed at the largest damping", {"block": 7, "damp": 0.1}),), "error"
+    )
+    error = JobError(
+        code="numerical_error",
+        message="The Hessian of model.layers.7.mlp.down_proj is not positive definite.",
+        retryable=False,
+        hint="Raise damp_percent, or calibrate on more tokens: this linear has 4,096 inputs and saw 1,024 tokens.",
+        stage="quantizing",
+        block=7,
+        linear="model.layers.7.mlp.down_proj",
+        attempt=1,
+    )
+    with service.services.database.transaction() as repository:
+        repository.fail(job.id, job.lease_token, error)
+    return job.id
+
+
+def solve(service: Service, job: Job, blocks: int, scale: float = 1.0) -> None:
+    """Writes what the first blocks leave behind; two of their linears are much worse than the others."""
+    spread = random.Random(job.id)
+    for block in range(blocks):
+        rows = [linear_row(block, name, loss * scale, spread) for name, loss in LINEARS]
+        service.record(job, rows)
+        payload = {
+            "block": block,
+            "blocks_total": BLOCKS,
+            "seconds": 2.3 + spread.random() * 0.4,
+            "rss_bytes": int(5.9e8 + 6e6 * math.sin(block / 3) + 3e6 * spread.random()),
+            "sha256": "0" * 64,
+        }
+        event(service, job, "block_quantized", payload)
+    write_lines(service, job, tuple(("child", f"block {block} solved", {"seconds": 2.4}) for block in range(blocks)))
+    advance(service, job, blocks)
+
+
+def advance(service: Service, job: Job, blocks: int) -> None:
+    """Renews the lease with so many blocks done."""
+    eta = datetime.now(UTC) + timedelta(seconds=2.4 * (BLOCKS - blocks))
+    progress = JobProgress(
+        fraction=0.97 * blocks / BLOCKS,
+        blocks_done=blocks,
+        blocks_total=BLOCKS,
+        eta_at=eta,
+        rss_bytes=612_000_000,
+        last_linear=f"model.layers.{blocks - 1}.mlp.down_proj",
+        last_loss=0.0123,
+    )
+    with service.services.database.transaction() as repository:
+        repository.heartbeat(job.id, job.lease_token, stage=Stage.QUANTIZING, progress=progress)
+
+
+def linear_row(block: int, name: str, loss: float, spread: random.Random) -> LinearRow:
+    """Returns a linear's row."""
+    far = (block, name) in {(1, "mlp.down_proj"), (9, "self_attn.v_proj")}
+    relative = loss * (1 + block / 40) * math.exp(spread.gauss(0, 0.12)) * (14 if far else 1)
+    return LinearRow(
+        block=block,
+        linear=f"model.layers.{block}.{name}",
+        bits=4,
+        group_size=32,
+        loss=relative * 190,
+        relative_loss=relative,
+        tokens=16_384,
+        damp_percent=0.05,
+        seconds=0.31,
+    )
+
+
+def event(service: Service, job: Job, kind: str, payload: Mapping[str, Any]) -> None:
+    """Adds a line to the job's history."""
+    with service.services.database.transaction() as repository:
+        repository.add_event(job.id, job.lease_token, kind, payload)
+
+
+_numbers: dict[str, int] = {}
+
+
+def write_lines(
+    service: Service, job: Job, lines: tuple[tuple[str, str, Mapping[str, Any]], ...], level: str = "info"
+) -> None:
+    """Adds lines to the attempt's log."""
+    made = []
+    for source, text, fields in lines:
+        _numbers[job.id] = _numbers.get(job.id, 0) + 1
+        made.append(
+            LogLine(number=_numbers[job.id], at=datetime.now(UTC), level=level, source=source, text=text, fields=fields)
+        )
+    with service.services.database.transaction() as repository:
+        repository.add_log_lines(job.id, job.lease_token, made)
+
+
+def small_files(name: str) -> dict[str, bytes]:
+    """Returns what lies beside the weights."""
+    return {
+        "config.json": json.dumps({"architectures": ["LlamaForCausalLM"], "job": name}).encode(),
+        "quantize_config.json": json.dumps({"bits": 4, "group_size": 32}).encode(),
+        "quantization_report.json": json.dumps({"blocks": BLOCKS}).encode(),
+        "tokenizer.json": b"{}",
+        "README.md": b"# A quantized model\n",
+    }
+
+
+def stored(service: Service, name: str, content: bytes) -> NewArtifact:
+    """Puts bytes into the store."""
+    sha256, size_bytes = service.services.artifacts.put_bytes(content)
+    return NewArtifact(name=name, sha256=sha256, size_bytes=size_bytes, media_type="application/octet-stream")

@@ -1,0 +1,75 @@
+// Jobs and rows of a batch in one form, to be put side by side.
+import type { Artifact, Batch, Job, JobState, Linear } from "../api/types";
+import { type Spec, shortModel, summaryOf } from "./jobs";
+
+export interface Entry {
+  id: string;
+  name: string;
+  state: JobState;
+  spec: Spec;
+  size: number | null;
+  perplexity: number | null;
+  meanLoss: number | null;
+  seconds: number | null;
+  linears: readonly Linear[];
+}
+
+const perplexityOf = (evaluation: Record<string, unknown> | null): number | null => {
+  const value = evaluation?.["perplexity_quantized"];
+  return typeof value === "number" ? value : null;
+};
+
+export function meanLoss(linears: readonly Linear[]): number | null {
+  const losses = linears.flatMap(({ relative_loss }) => (relative_loss === null ? [] : [relative_loss]));
+  return losses.length === 0 ? null : losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+}
+
+export function entryOfJob(job: Job, files: readonly Artifact[], linears: readonly Linear[]): Entry {
+  const { started_at, finished_at } = job;
+  return {
+    id: job.id,
+    name: `${shortModel(job.spec)}, ${summaryOf(job.spec)}`,
+    state: job.state,
+    spec: job.spec,
+    size: files.length === 0 ? null : files.reduce((sum, file) => sum + file.size_bytes, 0),
+    perplexity: perplexityOf(job.evaluation),
+    meanLoss: meanLoss(linears),
+    seconds: started_at && finished_at ? (Date.parse(finished_at) - Date.parse(started_at)) / 1000 : null,
+    linears,
+  };
+}
+
+export function entriesOfBatch(batch: Batch): Entry[] {
+  return batch.table.map((row) => {
+    const spec = { model: { path: row.model }, ...row.config };
+    return {
+      id: row.job_id,
+      name: `${shortModel(spec)}, ${summaryOf(spec)}`,
+      state: row.state,
+      spec,
+      size: row.artifact_bytes,
+      perplexity: perplexityOf(row.evaluation),
+      meanLoss: row.mean_relative_loss,
+      seconds: row.seconds,
+      linears: [],
+    };
+  });
+}
+
+/** Returns A, B, … Z, A2, …: a job's mark in every plot and table. */
+export const letter = (at: number): string => String.fromCharCode(65 + (at % 26)) + (at >= 26 ? String(Math.floor(at / 26) + 1) : "");
+
+/** Returns the names and blocks of all linears in the order of the models, and each entry's losses in that order. */
+export function overlay(entries: readonly Entry[]): { names: string[]; blocks: number[]; losses: (number | null)[][] } {
+  const places = new Map<string, number>();
+  for (const { linears } of entries) for (const row of linears) if (!places.has(row.linear)) places.set(row.linear, row.block);
+  const names = [...places.keys()].sort((a, b) => places.get(a)! - places.get(b)! || (a < b ? -1 : 1));
+  const losses = entries.map(({ linears }) => {
+    const byName = new Map(linears.map((row) => [row.linear, row.relative_loss]));
+    return names.map((name) => {
+      const loss = byName.get(name) ?? null;
+      return loss !== null && loss > 0 ? loss : null;
+    });
+  });
+  return { names, blocks: names.map((name) => places.get(name)!), losses };
+}

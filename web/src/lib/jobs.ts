@@ -1,0 +1,61 @@
+// What the page says about a job, read out of its spec.
+import type { Job } from "../api/types";
+
+export type Spec = Record<string, unknown>;
+
+/** Returns the hub name or the folder's path of a spec's model. */
+export function modelOf(spec: Spec): string {
+  const model = (spec["model"] ?? {}) as Record<string, unknown>;
+  return String(model["repo"] ?? model["path"] ?? "a model");
+}
+
+/** Returns the last part of the model's name, as a heading. */
+export const shortModel = (spec: Spec): string => modelOf(spec).split("/").filter(Boolean).at(-1) ?? "a model";
+
+const METHODS: Record<string, string> = { gptq: "GPTQ", rtn: "RTN", awq: "AWQ", adaround: "AdaRound", nf4: "NF4" };
+
+export function methodName(method: unknown): string {
+  return METHODS[String(method)] ?? String(method).toUpperCase();
+}
+
+/** Returns `GPTQ · 4 bits · groups of 64`. */
+export function summaryOf(spec: Spec): string {
+  const parts = [methodName(spec["method"])];
+  if (spec["bits"] !== undefined) parts.push(`${String(spec["bits"])} bits`);
+  const group = Number(spec["group_size"]);
+  if (group) parts.push(group < 0 ? "a scale per row" : `groups of ${group}`);
+  return parts.join(" · ");
+}
+
+export const shortId = (id: string): string => id.slice(-8);
+export const canCancel = (job: Job): boolean => job.state === "queued" || job.state === "running";
+export const canRetry = (job: Job): boolean => job.state === "failed" || job.state === "cancelled";
+
+/** Returns the request that a job's spec is: without what another request would not carry. */
+export function requestOf(job: Job): Spec {
+  return { ...job.spec, labels: job.labels, priority: job.priority, max_attempts: job.max_attempts };
+}
+
+export interface Difference {
+  path: string;
+  values: readonly unknown[];
+}
+
+function flatten(value: unknown, path: string, into: Map<string, unknown>): void {
+  if (value !== null && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length > 0)
+    for (const [name, inner] of Object.entries(value)) flatten(inner, path ? `${path}.${name}` : name, into);
+  else if (path) into.set(path, value);
+}
+
+/** Returns the options in which specs differ, each with one value per spec. */
+export function differences(specs: readonly Spec[]): Difference[] {
+  const flat = specs.map((spec) => {
+    const values = new Map<string, unknown>();
+    flatten(spec, "", values);
+    return values;
+  });
+  const paths = new Set(flat.flatMap((values) => [...values.keys()]));
+  return [...paths]
+    .map((path) => ({ path, values: flat.map((values) => values.get(path)) }))
+    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
+}

@@ -1,0 +1,115 @@
+// Which text a job is calibrated on: the built-in one, one that is stored, or a file that is dropped here.
+import { useRef, useState } from "preact/hooks";
+
+import { api, body, fetchPath } from "../api/client";
+import type { CalibrationSet } from "../api/types";
+import type { Values } from "../lib/fields";
+import { bytes, number, plural } from "../lib/format";
+import { announce } from "../state/notices";
+import { useResource } from "../state/resource";
+import { Glyph } from "../ui/icons";
+import { ErrorBox, Warnings } from "../ui/parts";
+
+const SET = "calibration/set";
+/** English in a byte-pair vocabulary; told as a rough number, because the model's tokenizer is with the worker. */
+const BYTES_PER_TOKEN = 4;
+
+interface Props {
+  values: Values;
+  refused: string | undefined;
+  onChange: (values: Values) => void;
+}
+
+async function upload(file: File): Promise<CalibrationSet> {
+  const form = new FormData();
+  form.append("file", file, file.name);
+  return (await fetchPath("/v1/calibration-sets", { method: "POST", body: form })).json() as Promise<CalibrationSet>;
+}
+
+const describe = (set: CalibrationSet): string =>
+  `${plural(set.documents, "document")}, ${bytes(set.size_bytes)}, roughly ${number(set.size_bytes / BYTES_PER_TOKEN)} tokens`;
+
+export function CalibrationSource({ values, refused, onChange }: Props) {
+  const { data, reload } = useResource("calibration sets", (signal) => body(api.GET("/v1/calibration-sets", { signal })));
+  const [fresh, setFresh] = useState<CalibrationSet>();
+  const [error, setError] = useState<Error>();
+  const [busy, setBusy] = useState(false);
+  const chosen = values[SET] as string | undefined;
+  const sets = data?.data ?? [];
+  const choose = (id: string): void => {
+    const { [SET]: _old, ...rest } = values;
+    onChange(id === "builtin" ? rest : { ...rest, [SET]: id });
+  };
+  const take = async (file: File | undefined): Promise<void> => {
+    if (!file) return;
+    setBusy(true);
+    setError(undefined);
+    try {
+      const stored = await upload(file);
+      setFresh(stored);
+      choose(stored.id);
+      reload();
+      announce(`${stored.name}: ${describe(stored)}`);
+    } catch (problem) {
+      setError(problem as Error);
+    }
+    setBusy(false);
+  };
+  const shown = [fresh, ...sets].find((set) => set?.id === chosen);
+  return (
+    <div class="calibration">
+      <label class="field" data-path={SET}>
+        <span>Text</span>
+        <select value={chosen ?? "builtin"} onChange={(event) => choose(event.currentTarget.value)}>
+          <option value="builtin">Built-in: English and code</option>
+          {chosen && !sets.some(({ id }) => id === chosen) && <option value={chosen}>{fresh?.id === chosen ? fresh.name : chosen}</option>}
+          {sets.map((set) => (
+            <option value={set.id} key={set.id}>
+              {set.name}
+            </option>
+          ))}
+        </select>
+        <small>{shown ? describe(shown) : "Text of your own field gives a better model for that field."}</small>
+      </label>
+      <DropZone busy={busy} onFile={(file) => void take(file)} />
+      {refused && <p class="refused">{refused}</p>}
+      {error && <ErrorBox error={error} />}
+      {fresh && fresh.id === chosen && <Warnings texts={fresh.warnings ?? []} />}
+    </div>
+  );
+}
+
+function DropZone({ busy, onFile }: { busy: boolean; onFile: (file: File | undefined) => void }) {
+  const [over, setOver] = useState(false);
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <label
+      class={`drop ${over ? "over" : ""}`}
+      onDragOver={(event) => {
+        event.preventDefault();
+        setOver(true);
+      }}
+      onDragLeave={() => setOver(false)}
+      onDrop={(event) => {
+        event.preventDefault();
+        setOver(false);
+        onFile(event.dataTransfer?.files[0]);
+      }}
+    >
+      <Glyph name="upload" />
+      <span>{busy ? "Uploading …" : "Drop a text here, or choose a file"}</span>
+      <small>Plain text, or JSON Lines with a field “text”</small>
+      <input
+        ref={input}
+        type="file"
+        class="visually-hidden"
+        accept=".txt,.jsonl,.json,.md,text/plain"
+        disabled={busy}
+        onChange={(event) => {
+          onFile(event.currentTarget.files?.[0]);
+          event.currentTarget.value = "";
+        }}
+      />
+    </label>
+  );
+}

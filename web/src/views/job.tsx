@@ -1,0 +1,118 @@
+// One job: what it does now, what it did, what came out of it.
+import { useEffect } from "preact/hooks";
+
+import { api, body } from "../api/client";
+import { type Job, isOver } from "../api/types";
+import { moment, words } from "../lib/format";
+import { canCancel, canRetry, modelOf, shortModel, summaryOf } from "../lib/jobs";
+import { onKey } from "../keyboard";
+import { go, hrefTo } from "../router";
+import { cancelJobs, deleteJob, retryJob } from "../state/actions";
+import { withProgress } from "../state/live";
+import { announce } from "../state/notices";
+import { useEvents, useResource } from "../state/resource";
+import { Glyph } from "../ui/icons";
+import { Card, CopyButton, ErrorBox, Facts, IconLink, Loading, PageHead, Snippet, StateBadge, Warnings } from "../ui/parts";
+import { LossCard, ResourceCards } from "./job-charts";
+import { EvaluationCard } from "./job-evaluation";
+import { FailureCard } from "./job-failure";
+import { FilesCard } from "./job-files";
+import { EventsCard, useHistory } from "./job-history";
+import { LogCard } from "./job-log";
+import { AttemptsCard, ProgressCard } from "./job-progress";
+
+export function JobView({ id }: { id: string }) {
+  const path = { job_id: id };
+  const { data, error, reload } = useResource(id, (signal) => body(api.GET("/v1/jobs/{job_id}", { params: { path }, signal })));
+  useEvents((event) => event.job_id === id, reload, 150);
+  if (!data) return error ? <ErrorBox error={error} retry={reload} /> : <Loading rows={6} />;
+  return <Shown job={withProgress(data)} />;
+}
+
+function Shown({ job }: { job: Job }) {
+  const events = useHistory(job.id);
+  const over = isOver(job.state);
+  useEffect(() => onKey("c", () => void cancelJobs([job])));
+  useEffect(() => announce(`The job is ${job.state}${job.stage && !over ? `, ${job.stage}` : ""}`), [job.state, job.stage]);
+  return (
+    <>
+      <Head job={job} />
+      {job.state === "failed" && <FailureCard job={job} />}
+      {!over && <ProgressCard job={job} events={events} />}
+      <Warnings texts={job.warnings.map((warning) => [warning["linear"], warning["message"]].filter(Boolean).map(String).join(": "))} />
+      {job.state === "succeeded" && <FilesCard job={job} />}
+      {job.evaluation && <EvaluationCard evaluation={job.evaluation} />}
+      <LossCard job={job} />
+      <ResourceCards events={events} />
+      {over && <ProgressCard job={job} events={events} />}
+      <LogCard job={job} />
+      <div class="columns">
+        <div>
+          <AttemptsCard job={job} />
+          <EventsCard events={events} />
+        </div>
+        <ConfigCard job={job} />
+      </div>
+    </>
+  );
+}
+
+function Head({ job }: { job: Job }) {
+  const remove = async (): Promise<void> => {
+    if (await deleteJob(job)) go(hrefTo("jobs"));
+  };
+  return (
+    <PageHead
+      title={shortModel(job.spec)}
+      lead={
+        <span class="job-lead">
+          <StateBadge state={job.state} />
+          <span>{summaryOf(job.spec)}</span>
+          <span class="id-copy">
+            <code class="id">{job.id}</code>
+            <CopyButton text={job.id} label="Copy the id" />
+          </span>
+        </span>
+      }
+    >
+      {canCancel(job) && (
+        <button type="button" class="button danger" onClick={() => void cancelJobs([job])}>
+          Cancel
+        </button>
+      )}
+      {canRetry(job) && (
+        <button type="button" class={`button ${job.error?.retryable === false ? "" : "primary"}`} onClick={() => void retryJob(job)}>
+          <Glyph name="retry" />
+          Retry
+        </button>
+      )}
+      <IconLink href={hrefTo("new", { from: job.id })} icon="clone">
+        Clone
+      </IconLink>
+      {isOver(job.state) && (
+        <button type="button" class="button" onClick={() => void remove()}>
+          Delete
+        </button>
+      )}
+    </PageHead>
+  );
+}
+
+function ConfigCard({ job }: { job: Job }) {
+  const known = Object.entries(job.resolved).map(([name, value]) => [words(name), <code class="wrap">{typeof value === "string" ? value : JSON.stringify(value)}</code>] as const);
+  return (
+    <Card title="Configuration">
+      <Facts
+        rows={[
+          ["Model", modelOf(job.spec)],
+          ["Submitted", moment(job.created_at)],
+          ["Labels", Object.entries(job.labels).map(([key, value]) => `${key}: ${value}`).join(", ") || "none"],
+          ["Priority", job.priority],
+          ...known,
+        ]}
+      />
+      <h3>As a request</h3>
+      <Snippet label="The job as a request" text={JSON.stringify(job.spec, null, 2)} />
+    </Card>
+  );
+}

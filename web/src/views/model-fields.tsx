@@ -1,0 +1,81 @@
+// Which model: of the hub, or a folder on the service's machine.
+import { Glyph } from "../ui/icons";
+
+export interface Model {
+  source: "path" | "hub";
+  path: string;
+  root: string;
+  repo: string;
+  revision: string;
+}
+
+const NONE: Model = { source: "hub", path: "", root: "", repo: "", revision: "" };
+
+export function modelOfRequest(given: unknown): Model {
+  return { ...NONE, ...(given as Partial<Model> | undefined) };
+}
+
+/** Returns the request's model; undefined while nothing is named. */
+export function fullModel(model: Model): Record<string, string> | undefined {
+  const { source, path, root, repo, revision } = model;
+  if (source === "path") return path ? { source, path, ...(root && { root }) } : undefined;
+  return repo ? { source, repo, ...(revision && { revision }) } : undefined;
+}
+
+interface Props {
+  model: Model;
+  refused: Record<string, string>;
+  onChange: (model: Model) => void;
+}
+
+export function ModelFields({ model, refused, onChange }: Props) {
+  const set = (changes: Partial<Model>): void => onChange({ ...model, ...changes });
+  const said = Object.entries(refused).find(([path]) => path === "model" || path.startsWith("model/"))?.[1];
+  const text = (name: "path" | "root" | "repo" | "revision", title: string, hint: string, placeholder = "") => (
+    <label class="field" data-path={`model/${name}`}>
+      <span>{title}</span>
+      <input
+        name={name}
+        placeholder={placeholder}
+        value={model[name]}
+        autocomplete="off"
+        spellcheck={false}
+        aria-invalid={said !== undefined && (name === "path" || name === "repo")}
+        aria-describedby={`hint-${name}`}
+        onInput={(event) => set({ [name]: event.currentTarget.value.trim() })}
+      />
+      <small id={`hint-${name}`}>{hint}</small>
+    </label>
+  );
+  return (
+    <>
+      <div class="segments" role="radiogroup" aria-label="Where the model is">
+        {(["hub", "path"] as const).map((source) => (
+          <label key={source}>
+            <input type="radio" name="source" checked={model.source === source} onChange={() => set({ source })} />
+            <span>{source === "hub" ? "Hub" : "Folder"}</span>
+          </label>
+        ))}
+      </div>
+      <div class="fields pair">
+        {model.source === "hub" ? (
+          <>
+            {text("repo", "Hub id", "Fetched by the worker.", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+            {text("revision", "Revision", "A commit, tag or branch; the newest where it is left out.", "main")}
+          </>
+        ) : (
+          <>
+            {text("path", "Folder", "On the service's machine: absolute, or relative to the root. It must lie under one of the roots that the operator allows.", "/models/SmolLM2-135M-Instruct")}
+            {text("root", "Root", "Name of the allowed root that a relative path starts from.", "models")}
+          </>
+        )}
+      </div>
+      {said && (
+        <p class="refused">
+          <Glyph name="warning" />
+          {said}
+        </p>
+      )}
+    </>
+  );
+}

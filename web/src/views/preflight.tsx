@@ -1,0 +1,153 @@
+// What the service says of a job before it is one: whether it runs, what it needs, how large the result is.
+import { useEffect, useState } from "preact/hooks";
+
+import { RefusedError, api, body } from "../api/client";
+import type { Estimate, Inspection, Preflight } from "../api/types";
+import { bytes, duration, parameters, plural } from "../lib/format";
+import { Glyph } from "../ui/icons";
+import { Facts, Warnings } from "../ui/parts";
+
+const TYPING_MS = 350;
+
+type Facts_ = Inspection["facts"];
+
+export interface PreflightState {
+  checking: boolean;
+  answer: Preflight | undefined;
+  refusal: Error | undefined;
+  facts: Facts_ | undefined;
+}
+
+interface Question {
+  model?: unknown;
+}
+
+/** Asks the service about the request, soon after it has changed. */
+export function usePreflight(request: Question | undefined): PreflightState {
+  const [state, setState] = useState<PreflightState>({ checking: false, answer: undefined, refusal: undefined, facts: undefined });
+  const model = JSON.stringify(request?.model ?? null);
+  useEffect(() => {
+    if (!request) {
+      setState((old) => ({ ...old, checking: false, answer: undefined, refusal: undefined }));
+      return undefined;
+    }
+    const abort = new AbortController();
+    setState((old) => ({ ...old, checking: true }));
+    const done = (changes: Partial<PreflightState>): void => {
+      if (!abort.signal.aborted) setState((old) => ({ ...old, checking: false, answer: undefined, refusal: undefined, ...changes }));
+    };
+    const timer = setTimeout(() => {
+      body(api.POST("/v1/jobs", { body: request as never, params: { query: { validate_only: true } }, signal: abort.signal })).then(
+        (answer) => done({ answer: answer as unknown as Preflight }),
+        (refusal: Error) => done({ refusal }),
+      );
+    }, TYPING_MS);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [request]);
+  useEffect(() => {
+    const abort = new AbortController();
+    const put = (facts: Facts_ | undefined): void => {
+      if (!abort.signal.aborted) setState((old) => ({ ...old, facts }));
+    };
+    if (model === "null") put(undefined);
+    const timer = setTimeout(() => {
+      if (model === "null") return;
+      body(api.POST("/v1/models:inspect", { body: { model: JSON.parse(model) as never, configs: [] }, signal: abort.signal })).then(
+        ({ facts }) => put(facts),
+        () => put(undefined),
+      );
+    }, TYPING_MS);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [model]);
+  return state;
+}
+
+interface PanelProps extends PreflightState {
+  sending: boolean;
+  ready: boolean;
+}
+
+export function PreflightPanel({ checking, answer, refusal, facts, sending, ready }: PanelProps) {
+  const verdict = !ready ? "idle" : refusal ? "no" : answer ? "yes" : "idle";
+  return (
+    <aside class={`card preflight ${verdict}`} aria-label="Preflight">
+      <div class="verdict" role="status">
+        <Glyph name={verdict === "no" ? "warning" : verdict === "yes" ? "check" : "overview"} />
+        <h2>{verdict === "no" ? "This cannot run" : verdict === "yes" ? "Ready to run" : ready ? "Checking …" : "Name a model first"}</h2>
+        {checking && <span class="spinner" aria-hidden="true" />}
+      </div>
+      {verdict === "no" && <Refusal error={refusal!} />}
+      {answer?.estimate && <Needs estimate={answer.estimate} before={facts?.total_bytes} />}
+      {answer && !answer.estimate && <p class="quiet">The worker fetches this model; its size is known then, and checked before work starts.</p>}
+      {answer && <Warnings texts={answer.warnings} />}
+      {facts && <ModelFacts facts={facts} />}
+      <button class="button primary wide" disabled={sending || !ready || verdict === "no"}>
+        {sending ? "Submitting …" : "Submit"}
+      </button>
+    </aside>
+  );
+}
+
+function Refusal({ error }: { error: Error }) {
+  const hint = error instanceof RefusedError ? error.problem.hint : undefined;
+  return (
+    <div class="refusal">
+      <p>{error.message}</p>
+      {hint && <p class="hint">{hint}</p>}
+    </div>
+  );
+}
+
+function Needs({ estimate, before }: { estimate: Estimate; before: number | undefined }) {
+  const { artifact_bytes, ram_bytes, disk_bytes, seconds } = estimate;
+  const share = before ? Math.min(artifact_bytes / before, 1) : undefined;
+  return (
+    <>
+      {before !== undefined && share !== undefined && (
+        <div class="sizes">
+          <div class="size-row">
+            <span>Now</span>
+            <b>{bytes(before)}</b>
+            <i class="size-bar" style={{ width: "100%" }} />
+          </div>
+          <div class="size-row after">
+            <span>After</span>
+            <b>{bytes(artifact_bytes)}</b>
+            <i class="size-bar" style={{ width: `${share * 100}%` }} />
+          </div>
+        </div>
+      )}
+      <Facts
+        rows={[
+          ...(before === undefined ? [["Size after", bytes(artifact_bytes)] as const] : []),
+          ["Memory, at most", bytes(ram_bytes)],
+          ["Disk, at most", bytes(disk_bytes)],
+          ["Time", seconds === null ? "not known yet on this machine" : `about ${duration(seconds)}`],
+        ]}
+      />
+    </>
+  );
+}
+
+function ModelFacts({ facts }: { facts: NonNullable<Facts_> }) {
+  return (
+    <>
+      <h3>The model</h3>
+      <Facts
+        rows={[
+          ["Architecture", facts.architecture],
+          ["Parameters", parameters(facts.parameters)],
+          ["Size", `${plural(facts.blocks, "block")}, ${plural(facts.linears, "linear")}`],
+          ["Stored as", facts.dtype],
+          ["Group sizes", facts.group_sizes.map((size) => (size < 0 ? "row" : size)).join(", ")],
+        ]}
+      />
+    </>
+  );
+}

@@ -1,0 +1,47 @@
+import { expect, test } from "vitest";
+
+import type { Batch, Job, Linear } from "../src/api/types";
+import { entriesOfBatch, letter, overlay } from "../src/lib/compare";
+import { canCancel, canRetry, differences, modelOf, summaryOf } from "../src/lib/jobs";
+
+test("a spec is told in words", () => {
+  const spec = { model: { source: "hub", repo: "owner/name" }, method: "gptq", bits: 4, group_size: -1 };
+  expect(modelOf(spec)).toBe("owner/name");
+  expect(summaryOf(spec)).toBe("GPTQ · 4 bits · a scale per row");
+  expect(summaryOf({ method: "awq", bits: 3, group_size: 64 })).toBe("AWQ · 3 bits · groups of 64");
+});
+
+test("what differs is found at any depth, and nothing else", () => {
+  const a = { bits: 4, calibration: { samples: 32, seed: 0 }, targets: ["vllm"], dynamic: {} };
+  const b = { bits: 3, calibration: { samples: 32, seed: 1 }, targets: ["vllm"], dynamic: {} };
+  expect(differences([a, b, a])).toEqual([
+    { path: "bits", values: [4, 3, 4] },
+    { path: "calibration.seed", values: [0, 1, 0] },
+  ]);
+  expect(differences([{ a: 1 }, {}])).toEqual([{ path: "a", values: [1, undefined] }]);
+});
+
+test("a finished job is not cancelled, a succeeded one not retried", () => {
+  const states = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled"] as const;
+  const jobs = states.map((state) => ({ state }) as Job);
+  expect(jobs.map(canCancel)).toEqual([true, true, false, false, false, false]);
+  expect(jobs.map(canRetry)).toEqual([false, false, false, false, true, true]);
+});
+
+test("losses are laid over each other by name, in the order of the blocks", () => {
+  const row = (block: number, name: string, relative_loss: number | null) => ({ block, linear: `layers.${block}.${name}`, relative_loss }) as Linear;
+  const entries = entriesOfBatch({ table: [{ job_id: "a", model: "m", config: {} }, { job_id: "b", model: "m", config: {} }] } as unknown as Batch);
+  entries[0]!.linears = [row(10, "q", 0.1), row(2, "q", 0.2)];
+  entries[1]!.linears = [row(2, "q", 0), row(2, "k", 0.3)];
+  const { names, blocks, losses } = overlay(entries);
+  expect(names).toEqual(["layers.2.k", "layers.2.q", "layers.10.q"]);
+  expect(blocks).toEqual([2, 2, 10]);
+  expect(losses).toEqual([
+    [null, 0.2, 0.1],
+    [0.3, null, null],
+  ]);
+});
+
+test("jobs have letters, also more than there are", () => {
+  expect([0, 25, 26].map(letter)).toEqual(["A", "Z", "A2"]);
+});
