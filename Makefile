@@ -78,7 +78,7 @@ test-web: install $(VENV)/.browser
 
 # Renews the picture in README.md.
 dashboard-picture: install $(VENV)/.browser
-	@BITMILL_PICTURE=docs/images/dashboard.webp $(BIN)/python -m pytest -m browser tests/browser/test_picture.py
+	@BITMILL_PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest -m browser tests/browser/test_picture.py
 
 check: install
 	@$(BIN)/ruff check

@@ -40,7 +40,8 @@ def is_current() -> bool:
     """Whether there is nothing to do."""
     if not (WEB / "package.json").is_file():
         return True
-    return STAMP.is_file() and STAMP.read_text() == fingerprint()
+    whole = STAMP.is_file() and (OUTPUT / "index.html").is_file()
+    return whole and STAMP.read_text() == fingerprint()
 
 
 def fingerprint() -> str:
