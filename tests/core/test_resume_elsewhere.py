@@ -61,7 +61,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def windows() -> CalibrationWindows:
-    tokens = random_tokens(80, 32)
+    tokens = random_tokens(16, 32)
     return CalibrationWindows(tokens_NT=tokens, sha256="0" * 64, tokens_available=tokens.numel())
 
 
