@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One artifact. source: family and dtype of a tiny model. order: of GPTQ; None, for another method.
+    """One artifact. source: family and dtype of a tiny model, and its vocabulary where that matters. order: of GPTQ;
+    None, for another method.
 
-    mixed: with DYNAMIC, other grids for some linears and none for others.
+    mixed: with DYNAMIC, other grids for some linears and none for others. head: the output head is packed too.
     """
 
     source: str = "llama-bfloat16"
@@ -19,12 +20,13 @@ class Case:
     order: str | None = "desc_act_static"
     method: str = "rtn"
     mixed: bool = False
+    head: bool = False
 
     @property
     def name(self) -> str:
         """Returns the artifact's folder name."""
         version = "v1" if self.sym else "v2"
-        how = f"{self.order or self.method}{'-mixed' * self.mixed}"
+        how = f"{self.order or self.method}{'-mixed' * self.mixed}{'-head' * self.head}"
         return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{how}"
 
 
@@ -59,4 +61,8 @@ EXPERTS = tuple(
 )
 # transformers does not read `dynamic`, so these are for GPTQModel alone.
 MIXED = tuple(Case(bits=4, sym=sym, mixed=True) for sym in (True, False))
+# Nor does it read a packed head: one of its own, and one that was tied to the embedding.
+HEADS = tuple(
+    Case(bits=4, sym=True, order=None, source=f"{family}-float32-288", head=True) for family in ("llama", "gemma")
+)
 CASES = WIDTHS + LAYOUTS + FAMILIES + EXPERTS

@@ -17,7 +17,7 @@ from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
 from core.preflight.targets import Target
 from tests.core.tiny import byte_tokenizer, random_tokens, tiny_model
-from tests.loaders.cases import CASES, DYNAMIC, MIXED, Case
+from tests.loaders.cases import CASES, DYNAMIC, HEADS, MIXED, Case
 
 SAMPLES, SEQ_LEN = 8, 64
 # The model that every width and layout is tried on: room for groups of 128, and biases.
@@ -28,10 +28,11 @@ SOURCE_OPTIONS = {"llama": WIDE_LLAMA, "qwen3_moe": {"mlp_only_layers": []}}
 
 def write_source(folder: Path, source: str) -> Path:
     """Writes a model folder with a tokenizer, once, and returns it. source: family and dtype."""
-    family, dtype = source.split("-")
+    family, dtype, *vocabulary = source.split("-")
+    options = SOURCE_OPTIONS.get(family, {}) | ({"vocab_size": int(vocabulary[0])} if vocabulary else {})
     path = folder / "sources" / source
     if not path.exists():
-        model = tiny_model(family, **SOURCE_OPTIONS.get(family, {}))
+        model = tiny_model(family, **options)
         model.to(getattr(torch, dtype)).save_pretrained(path)
         byte_tokenizer().save_pretrained(path)
     return path
@@ -42,7 +43,9 @@ def config_of(case: Case) -> QuantizationConfig:
     dynamic = Overrides(DYNAMIC if case.mixed else {})
     if case.order is None:
         config_class = CONFIG_CLASSES[Method(case.method)]
-        return config_class(bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic)
+        return config_class(
+            bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic, lm_head=case.head
+        )
     order = Order(case.order)
     return GPTQConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, order=order, dynamic=dynamic)
 
@@ -55,10 +58,12 @@ def calibration() -> CalibrationWindows:
 
 def main(folder: Path) -> None:
     """Writes all artifacts and checks each without a loader first."""
-    for case in CASES + MIXED:
+    for case in CASES + MIXED + HEADS:
         out_dir = folder / case.name
         quantize_checkpoint(write_source(folder, case.source), out_dir, config_of(case), calibration())
-        findings = check_artifact(out_dir, (Target.GPTQMODEL, *(() if case.mixed else (Target.TRANSFORMERS,))))
+        findings = check_artifact(
+            out_dir, (Target.GPTQMODEL, *(() if case.mixed or case.head else (Target.TRANSFORMERS,)))
+        )
         if findings:
             raise SystemExit(f"{case.name}: {findings}")
 

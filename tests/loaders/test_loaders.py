@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.loaders.cases import CASES, MIXED, WIDTHS, Case
+from tests.loaders.cases import CASES, HEADS, MIXED, WIDTHS, Case
 from tests.loaders.comparison import (
     logits,
     quantized_linears,
@@ -119,6 +119,25 @@ def test_gptqmodel_reads_the_patterns(case: Case, artifacts: Path):
     assert quantized_linears(model) == set(unpacked(folder))
     assert len(unpacked(folder)) == 21 - 3
     assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
+
+
+@pytest.mark.parametrize("case", HEADS, ids=case_id)
+def test_gptqmodel_reads_the_head(case: Case, artifacts: Path):
+    """A packed head, its own or untied from the embedding, is a packed module with the reference's logits."""
+    folder = artifacts / case.name
+    model = through_gptqmodel(folder)
+    assert "lm_head" in quantized_linears(model)
+    assert quantized_linears(model) == set(unpacked(folder))
+    assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
+
+
+@pytest.mark.parametrize("case", HEADS, ids=case_id)
+def test_transformers_leaves_the_head_at_random_values(case: Case, artifacts: Path):
+    """Why the target check refuses it: the head is no packed module and the logits are far off."""
+    folder = artifacts / case.name
+    model = through_transformers_exactly(folder)
+    assert "lm_head" not in quantized_linears(model)
+    assert relative_difference(logits(model), reference_logits(folder, **TRANSFORMERS_ROUNDS)) > FLOAT16
 
 
 @pytest.mark.parametrize("case", cases(IN_TRANSFORMERS), ids=case_id)
