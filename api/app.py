@@ -31,6 +31,7 @@ from api.routes import (
     page,
     sessions,
     streams,
+    webhooks,
     workers,
 )
 from api.services import Services
@@ -48,6 +49,7 @@ TAGS = [
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
+    {"name": "webhooks", "description": "Receivers that are told of events."},
     {"name": "api keys", "description": "Who may use the service, and how much of it."},
     {"name": "sessions", "description": "Browsers that signed in with a key."},
     {"name": "workers", "description": "Who does the work, and how much room there is."},
@@ -55,7 +57,21 @@ TAGS = [
 ]
 
 # In the order of the document.
-ROUTES = (jobs, batches, models, history, streams, artifacts, calibration, workers, keys, sessions, health, page)
+ROUTES = (
+    jobs,
+    batches,
+    models,
+    history,
+    streams,
+    artifacts,
+    calibration,
+    workers,
+    webhooks,
+    keys,
+    sessions,
+    health,
+    page,
+)
 
 
 def create_app(settings: ApiSettings | None = None) -> FastAPI:

@@ -189,6 +189,16 @@ def key_identifier(key_id: str) -> str:
     return _require_identifier("API key", key_id)
 
 
+def webhook_identifier(webhook_id: str) -> str:
+    """Returns the path's webhook id; raises NotFoundError where it cannot be one."""
+    return _require_identifier("webhook", webhook_id)
+
+
+def delivery_identifier(delivery_id: str) -> str:
+    """Returns the path's delivery id; raises NotFoundError where it cannot be one."""
+    return _require_identifier("delivery", delivery_id)
+
+
 def worker_identifier(worker_id: str) -> str:
     """Returns the path's worker id, in which a host's name stands; raises NotFoundError where it cannot be one."""
     if not WORKER_ID.fullmatch(worker_id):
@@ -201,4 +211,6 @@ ArtifactId = Annotated[str, Depends(artifact_identifier)]
 BatchId = Annotated[str, Depends(batch_identifier)]
 WorkerId = Annotated[str, Depends(worker_identifier)]
 KeyId = Annotated[str, Depends(key_identifier)]
+WebhookId = Annotated[str, Depends(webhook_identifier)]
+DeliveryId = Annotated[str, Depends(delivery_identifier)]
 CalibrationSetId = Annotated[str, Depends(calibration_set_identifier)]

@@ -11,17 +11,13 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from api.errors import InvalidRequestError
 from api.problems import FieldProblem
 
 SIGNATURE_BYTES = 16
-SECRET_BYTES = 32
 
 
 class PageSigner:
@@ -51,23 +47,6 @@ class PageSigner:
     def _sign(self, payload: bytes, bound_to: Mapping[str, Any]) -> bytes:
         message = hashlib.sha256(_canonical(bound_to)).digest() + payload
         return hmac.digest(self._secret, message, "sha256")[:SIGNATURE_BYTES]
-
-
-def load_or_create_secret(path: Path) -> bytes:
-    """Returns the secret kept at `path`, made on first use and readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(SECRET_BYTES))
-    try:
-        # A link, not a rename: the first of two processes that start together wins, and both read its secret.
-        path.hardlink_to(fresh)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
-    return path.read_bytes()
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:

@@ -29,6 +29,7 @@ from store.errors import (
     IdempotencyConflictError,
     NotFoundError,
     QuotaExceededError,
+    SecretKeyRequiredError,
     StorageUnavailableError,
     StoreError,
     WrongStateError,
@@ -95,20 +96,26 @@ def _reason(error: CoreError) -> str:
 
 def _store_refusal(error: StoreError) -> Refusal:
     detail = str(error)
-    if isinstance(error, NotFoundError) and error.kind != "blob":
-        return Refusal(status=404, code=error.code, detail=detail, hint="Check the id, and that this key may see it.")
-    if isinstance(error, WrongStateError):
-        return Refusal(status=409, code=error.code, detail=detail, hint="Read the job's state first.")
-    if isinstance(error, IdempotencyConflictError):
-        reused = FieldProblem(header="Idempotency-Key", detail="used before with another request")
-        return Refusal(status=422, code=error.code, detail=detail, hint="Use a new key.", errors=(reused,))
-    if isinstance(error, QuotaExceededError):
-        return _quota_refusal(error)
-    if isinstance(error, StorageUnavailableError):
-        detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
-        return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=TRY_AGAIN)
-    code = "blob_missing" if isinstance(error, NotFoundError) else error.code
-    return Refusal(status=500, code=code, detail="Stored data cannot be used.", hint="Report the request id.")
+    match error:
+        case NotFoundError() if error.kind != "blob":
+            status, hint = 404, "Check the id, and that this key may see it."
+        case WrongStateError():
+            status, hint = 409, "Read the job's state first."
+        case SecretKeyRequiredError():
+            status, hint = 409, "An operator sets the same BITMILL_SECRET_KEY for the API and every worker."
+        case IdempotencyConflictError():
+            reused = FieldProblem(header="Idempotency-Key", detail="used before with another request")
+            return Refusal(status=422, code=error.code, detail=detail, hint="Use a new key.", errors=(reused,))
+        case QuotaExceededError():
+            return _quota_refusal(error)
+        case StorageUnavailableError():
+            detail, hint = f"{error.what} did not answer.", "Send the same request again a little later."
+            return Refusal(status=503, code=error.code, detail=detail, hint=hint, retryable=True, headers=TRY_AGAIN)
+        case _:
+            code = "blob_missing" if isinstance(error, NotFoundError) else error.code
+            detail, hint = "Stored data cannot be used.", "Report the request id."
+            return Refusal(status=500, code=code, detail=detail, hint=hint)
+    return Refusal(status=status, code=error.code, detail=detail, hint=hint)
 
 
 def _quota_refusal(error: QuotaExceededError) -> Refusal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from api.builtin_set import BuiltinSet
 from api.calibration_facts import CalibrationFacts
 from api.metrics import Metrics
-from api.paging import PageSigner, load_or_create_secret
+from api.paging import PageSigner
 from api.ratelimit import RateLimiter
 from api.settings import ApiSettings
 from api.streams.hub import Hub
@@ -15,8 +15,7 @@ from store.artifacts import ArtifactStore
 from store.queue import Waker
 from store.session import Database
 from store.tracing import Tracing
-
-SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
+from store.vault import Vault, service_secret
 
 
 class KeyRequiredError(Exception):
@@ -45,6 +44,7 @@ class Services:
     hub: Hub
     rates: RateLimiter
     tracing: Tracing
+    vault: Vault
 
     @classmethod
     def from_settings(cls, settings: ApiSettings) -> Services:
@@ -58,10 +58,11 @@ class Services:
             waker=Waker(settings),
             builtin_set=BuiltinSet(database, artifacts),
             calibration_facts=CalibrationFacts(artifacts, settings.data_dir / "uploads"),
-            signer=PageSigner(_secret(settings)),
+            tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
+            signer=PageSigner(service_secret(settings)),
             metrics=Metrics(),
             rates=RateLimiter(),
-            tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
+            vault=Vault.from_settings(settings),
             hub=Hub(database, poll_seconds=settings.stream_poll_seconds, max_readers=settings.max_streams),
         )
 
@@ -79,9 +80,3 @@ class Services:
         self.waker.close()
         self.tracing.close()
         self.database.dispose()
-
-
-def _secret(settings: ApiSettings) -> bytes:
-    if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value().encode()
-    return load_or_create_secret(settings.data_dir / SECRET_FILE)

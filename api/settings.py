@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from store.settings import StoreSettings
@@ -15,7 +15,6 @@ MEBIBYTE = 1024 * 1024
 class ApiSettings(StoreSettings):
     """host, port: where the server listens; the launcher hands the same values to uvicorn.
 
-    secret_key: signs page tokens; every replica needs the same one. None: one is made and kept in the data directory.
     max_body_bytes: of a JSON body. max_calibration_bytes: of one uploaded text. upload_seconds: for one whole upload.
     max_streams: live streams at a time; each takes a file descriptor. stream_poll_seconds: between two looks for
     events, shared by all streams. stream_heartbeat_seconds: of silence before a sign of life. stream_send_seconds:
@@ -26,7 +25,6 @@ class ApiSettings(StoreSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
-    secret_key: SecretStr | None = Field(default=None, min_length=32)
     max_body_bytes: int = Field(default=MEBIBYTE, ge=1024)
     max_calibration_bytes: int = Field(default=256 * MEBIBYTE, ge=1024)
     upload_seconds: float = Field(default=600.0, gt=0)

@@ -75,6 +75,13 @@ class ServiceClient:
         with self._problems():
             return _object(self._http.post(path, json=body, headers=sent))
 
+    def delete(self, path: str) -> None:
+        """Removes what is at a path."""
+        with self._problems():
+            response = self._http.delete(path)
+            if response.is_error:
+                raise problem_error(response)
+
     def upload(self, path: str, file: Path) -> dict[str, Any]:
         """Streams a file as multipart and returns the JSON object that comes back.
 

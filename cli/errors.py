@@ -80,6 +80,8 @@ STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {
     store_errors.WrongStateError: ExitCode.REFUSED,
     store_errors.QuotaExceededError: ExitCode.REFUSED,
     store_errors.TransferRefusedError: ExitCode.REFUSED,
+    store_errors.SecretKeyRequiredError: ExitCode.UNAVAILABLE,
+    store_errors.SecretUnreadableError: ExitCode.UNAVAILABLE,
     store_errors.StorageUnavailableError: ExitCode.UNAVAILABLE,
     store_errors.BlobCorruptError: ExitCode.FAILED,
 }

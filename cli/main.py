@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli.commands import admin, jobs, keys, local, service, workers
+from cli.commands import admin, jobs, keys, local, service, webhooks, workers
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
@@ -32,6 +32,7 @@ def build_app() -> typer.Typer:
     app.command("demo")(service.demo)
     app.add_typer(jobs.build_app(), name="jobs")
     app.add_typer(workers.build_app(), name="workers")
+    app.add_typer(webhooks.build_app(), name="webhooks")
     app.add_typer(keys.build_app(), name="keys")
     app.add_typer(admin.build_app(), name="admin")
     return app

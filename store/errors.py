@@ -68,6 +68,24 @@ class QuotaExceededError(StoreError):
         super().__init__(f"The key's quota {quota} is {allowed:,}; with this it would be {used:,}.")
 
 
+class SecretKeyRequiredError(StoreError):
+    """Something is to be encrypted, and API and workers have no secret in common."""
+
+    code = "secret_key_required"
+
+    def __init__(self) -> None:
+        super().__init__("This service has no BITMILL_SECRET_KEY, so that it can keep no secrets for its workers.")
+
+
+class SecretUnreadableError(StoreError):
+    """What was encrypted cannot be read with this process's secret."""
+
+    code = "secret_unreadable"
+
+    def __init__(self) -> None:
+        super().__init__("A stored secret was encrypted with another BITMILL_SECRET_KEY than this process has.")
+
+
 class StorageUnavailableError(StoreError):
     """The database or the object store did not answer; the same call may work later."""
 

@@ -23,6 +23,8 @@ class IdPrefix(StrEnum):
     API_KEY = "key"
     WORKER = "wrk"
     BATCH = "bat"
+    WEBHOOK = "whk"
+    DELIVERY = "msg"
 
 
 def uuid7() -> uuid.UUID:

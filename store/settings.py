@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BROKER_SCHEMES = ("filesystem", "redis", "rediss")
@@ -61,7 +61,9 @@ class StoreSettings(BaseSettings):
     broker_url: `filesystem://` keeps messages in `broker_dir`; Redis is the other choice. model_roots: `path` or
     `name=path`, separated like PATH. s3_endpoint: of an S3-compatible server, None for AWS. queue_classes: separated
     by commas; a worker serves one or more of them. otlp_endpoint: of an OpenTelemetry collector (OTLP over HTTP), such
-    as http://localhost:4318; None sends no traces.
+    as http://localhost:4318; None sends no traces. secret_key: signs page tokens and encrypts stored secrets; every API
+    process and every worker needs the same one. None: one is made and kept in the data directory.
+    webhooks_to_private: lets webhooks go to plain http and to addresses that are not public, for closed networks.
     """
 
     model_config = SettingsConfigDict(env_prefix="BITMILL_", frozen=True, extra="ignore")
@@ -75,6 +77,8 @@ class StoreSettings(BaseSettings):
     otlp_endpoint: str | None = None
     model_roots: Annotated[tuple[ModelRoot, ...], NoDecode] = Field(default_factory=_default_roots)
     queue_classes: Annotated[tuple[str, ...], NoDecode] = ("default",)
+    secret_key: SecretStr | None = Field(default=None, min_length=32)
+    webhooks_to_private: bool = False
 
     @field_validator("data_dir", "cache_dir", mode="after")
     @classmethod
@@ -85,6 +89,12 @@ class StoreSettings(BaseSettings):
     @classmethod
     def _read_roots(cls, value: object) -> object:
         return _parse_roots(value) if isinstance(value, str) else value
+
+    @field_validator("secret_key", mode="before")
+    @classmethod
+    def _read_secret(cls, value: object) -> object:
+        # A variable that is set to nothing, as compose files do, is none.
+        return None if value == "" else value
 
     @field_validator("queue_classes", mode="before")
     @classmethod

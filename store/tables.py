@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -332,4 +333,50 @@ workers = Table(
     _time("registered_at"),
     _time("heartbeat_at"),
     _time("drain_requested_at", nullable=True),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("owner_key_id"),
+    Column("all_owners", Boolean, nullable=False),
+    _text("name"),
+    _text("url"),
+    Column("kinds", Document, nullable=False),
+    _text("secret_sealed"),
+    Column("enabled", Boolean, nullable=False),
+    _text("disabled_reason"),
+    _time("created_at"),
+    # Where it stands in the stream of all jobs' events: nothing behind it is in the outbox yet.
+    Column("place_position", BigInteger, nullable=False),
+    _text("place_job_id"),
+    Column("place_seq", BigInteger, nullable=False),
+    Index("ix_webhooks_owner", "owner_key_id", "created_at"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    _text("job_id", nullable=True),
+    Column("seq", BigInteger),
+    Column("body", Document, nullable=False),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    Column("status_code", Integer),
+    _text("error", nullable=True),
+    _time("created_at"),
+    _time("last_attempt_at", nullable=True),
+    _time("next_attempt_at", nullable=True),
+    UniqueConstraint("webhook_id", "job_id", "seq", name="uq_webhook_deliveries_event"),
+    Index("ix_webhook_deliveries_newest", "webhook_id", "created_at", "id"),
+)
+_pending = text("state = 'pending'")
+Index(
+    "ix_webhook_deliveries_due",
+    webhook_deliveries.c.next_attempt_at,
+    postgresql_where=_pending,
+    sqlite_where=_pending,
 )

@@ -13,6 +13,7 @@ from celery.worker import WorkController
 from store.queue import make_celery
 from worker.dispatcher import Dispatcher
 from worker.logs import configure_logging
+from worker.messenger import Messenger
 from worker.services import Services, open_services
 from worker.settings import settings_from_env
 from worker.tasks import register
@@ -26,7 +27,7 @@ def create_app(services: Services) -> Celery:
     register(app, services)
 
     class DispatcherStep(bootsteps.StartStopStep):
-        """Runs the dispatcher for as long as the worker runs."""
+        """Runs the dispatcher and the messenger for as long as the worker runs."""
 
         # Started after the pool and stopped before it, so that no wake-up is sent for a worker that is ending.
         requires = ("celery.worker.components:Pool",)
@@ -37,14 +38,17 @@ def create_app(services: Services) -> Celery:
             services.slots.provide(parent.concurrency)
             # What -Q named; without it, every queue class of the settings.
             self._dispatcher = Dispatcher(services, app, tuple(app.amqp.queues.consume_from))
+            self._messenger = Messenger(services)
 
         def start(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
-            """Starts the dispatcher."""
+            """Starts the dispatcher and the messenger."""
             self._dispatcher.start()
+            self._messenger.start()
 
         def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
-            """Stops the dispatcher."""
+            """Stops both."""
             self._dispatcher.stop()
+            self._messenger.stop()
             services.tracing.close()
 
     app.steps["worker"].add(DispatcherStep)

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from api.deps import JobReader, ServicesDep
+from api.metrics import Standing
 from api.problems import responses
 from api.services import Services
 from store.errors import StoreError
@@ -80,5 +81,10 @@ def _check(probe: Callable[[], None]) -> Check:
 def metrics(services: ServicesDep, principal: JobReader) -> Response:  # noqa: ARG001 - asks for the right to read
     """Returns counters of requests and the number of jobs by state and queue."""
     with services.database.reading() as repository:
-        queued, states = repository.queued_counts(), repository.state_counts()
-    return Response(services.metrics.render(queued, states), media_type=CONTENT_TYPE_LATEST)
+        now = Standing(
+            queued=repository.queued_counts(),
+            states=repository.state_counts(),
+            workers=repository.list_workers(),
+            deliveries=repository.delivery_counts(),
+        )
+    return Response(services.metrics.render(now), media_type=CONTENT_TYPE_LATEST)

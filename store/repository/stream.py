@@ -32,8 +32,12 @@ class StreamPart(RepositoryBase):
         *,
         owner: str | None = None,
         job_ids: Collection[str] = (),
+        kinds: Collection[str] = (),
     ) -> StreamPage:
-        """Returns up to limit final events behind a place, and the place to read on from. No job_ids: every job's."""
+        """Returns up to limit final events behind a place, and the place to read on from.
+
+        No job_ids: every job's. No kinds: every kind.
+        """
         # Asked first: on PostgreSQL each statement sees what was committed before it began.
         end = self.stream_end()
         key = (events.c.position, events.c.job_id, events.c.seq)
@@ -42,6 +46,8 @@ class StreamPart(RepositoryBase):
         statement = owned(statement, jobs, owner).where(tuple_(*key) > place, events.c.position < end.position)
         if job_ids:
             statement = statement.where(events.c.job_id.in_(job_ids))
+        if kinds:
+            statement = statement.where(events.c.kind.in_(kinds))
         rows = self._connection.execute(statement.order_by(*key).limit(limit)).all()
         read = tuple(
             StreamedEvent(

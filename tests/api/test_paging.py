@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import InvalidRequestError
-from api.paging import PageSigner, load_or_create_secret
+from api.paging import PageSigner
+from store.vault import load_or_create_secret
 
 SIGNER = PageSigner(b"s" * 32)
 values = st.dictionaries(st.text(max_size=8), st.none() | st.text(max_size=8) | st.integers(), max_size=4)

@@ -76,7 +76,7 @@ def celery_worker(settings: WorkerSettings, log: Path) -> Iterator[WorkerProcess
 def environment_of(settings: WorkerSettings) -> dict[str, str]:
     """Returns the BITMILL_* variables that make these settings."""
     values: dict[str, Any] = settings.model_dump(
-        exclude={"model_roots", "queue_classes", "hub_token"}, exclude_none=True
+        exclude={"model_roots", "queue_classes", "hub_token", "secret_key"}, exclude_none=True
     )
     roots = os.pathsep.join(f"{root.name}={root.path}" for root in settings.model_roots)
     return {
