@@ -8,7 +8,7 @@ LOADERS_BIN := $(LOADERS_VENV)/bin
 TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install web demo test soak test-loaders test-web dashboard-picture test-pt2e check format bench peers bench-peers lock clean
+.PHONY: help install web demo test soak test-loaders test-web dashboard-picture test-pt2e check format bench peers bench-peers lock clean openapi
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
@@ -20,6 +20,7 @@ help:
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
 	@echo "make bench-peers   time, memory and perplexity beside GPTQModel, llm-compressor and auto-round (hours)"
+	@echo "make openapi       renew docs/openapi.json after a change of the API"
 	@echo "make install       the set-up step alone"
 	@echo "make web           build the dashboard alone, after a change in web/"
 	@echo "make lock          renew constraints.txt"
@@ -89,6 +90,9 @@ check: install
 format: install
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+openapi: install
+	@$(BIN)/python -m api.document docs/openapi.json
 
 bench: install
 	@$(BIN)/python benchmarks/run.py

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from api import refusals
 from api.context import ContextMiddleware
@@ -106,7 +107,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(GateMiddleware, settings=settings)
     app.add_middleware(ContextMiddleware, metrics=services.metrics, tracing=services.tracing)
-    refusals.install(app)
+    refusals.install(app, [route for module in ROUTES for route in module.router.routes if isinstance(route, Route)])
     for module in ROUTES:
         app.include_router(module.router)
     page.mount_static(app)

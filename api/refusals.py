@@ -5,6 +5,7 @@ The worker has its own table of the same errors for a job's outcome.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from api.errors import TRY_AGAIN, ApiError
 from api.problems import FieldProblem, Refusal, problem_response
@@ -171,12 +173,22 @@ def _field_problem(item: dict[str, Any]) -> FieldProblem:
     )
 
 
+def _methods_at(request: Request, routes: Sequence[Route]) -> set[str]:
+    """Returns every method that some route has at the request's path; the framework names those of one route only.
+
+    Of templates that match, the longest is meant: `{job_id}` would take `x:cancel` for an id.
+    """
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    longest = max((len(route.path) for route in matching), default=0)
+    return {method for route in matching if len(route.path) == longest for method in route.methods or ()}
+
+
 def _escape(part: str) -> str:
     """Escapes one reference token of a JSON pointer (RFC 6901)."""
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routes: Sequence[Route]) -> None:
     """Registers one handler per family of errors; what none of them takes is the last handler's (api.context)."""
 
     async def answer(request: Request, error: Exception) -> Response:
@@ -194,7 +206,10 @@ def install(app: FastAPI) -> None:
     async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
         code = CODES_OF_STATUS.get(error.status_code, "http_error")
-        refusal = Refusal(status=error.status_code, code=code, detail=str(error.detail), headers=error.headers or {})
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(sorted(_methods_at(request, routes)))
+        refusal = Refusal(status=error.status_code, code=code, detail=str(error.detail), headers=headers)
         return problem_response(refusal, request.scope)
 
     for kind in (ApiError, CoreError, StoreError):

@@ -68,6 +68,7 @@ CORE_EXIT_CODES: dict[type[core_errors.CoreError], ExitCode] = {
     core_errors.ModelRefusedError: ExitCode.USAGE,
     core_errors.CalibrationRefusedError: ExitCode.USAGE,
     core_errors.ResumeRefusedError: ExitCode.USAGE,
+    core_errors.MissingPackageError: ExitCode.UNAVAILABLE,
     core_errors.InsufficientResourcesError: ExitCode.UNAVAILABLE,
     core_errors.MissingPackageError: ExitCode.UNAVAILABLE,
     core_errors.RunStoppedError: ExitCode.INTERRUPTED,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import StringConstraints
 
 from api.answers import NOT_MODIFIED, versioned
 from api.conditional import weak_etag
@@ -26,6 +26,7 @@ from api.schemas.jobs import (
     QueuePositionView,
 )
 from api.schemas.requests import LABELS_MAX, JobRequest, Text
+from api.schemas.times import Moment
 from api.submission import Submission, prepare_submission
 from api.views import attempt_view, job_path, job_view, progress_view, spec_view
 from core.configs import Method
@@ -127,8 +128,8 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
             max_length=LABELS_MAX, description="`key:value`; a job must carry all of them.", examples=["team:search"]
         ),
     ] = (),
-    created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339, excluded.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339, excluded.")] = None,
+    created_after: Annotated[Moment | None, Query(description="RFC 3339, excluded.")] = None,
+    created_before: Annotated[Moment | None, Query(description="RFC 3339, excluded.")] = None,
     page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
 ) -> JobList | Response:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.options import Strict
 from api.schemas.requests import printable
+from api.schemas.times import Moment
 
 KEY_ID_EXAMPLE = "key_0199b2c4d5e67f0190a1b2c3d4e5f607"
 BEARER_EXAMPLE = "bm_0199b2c4d5e67f0190a1b2c3d4e5f607_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -35,8 +36,7 @@ Scope = Literal["jobs:read", "jobs:write", "jobs:cancel", "artifacts:read", "adm
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(printable)]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=5, description="What the key may do.")]
 Amount = Annotated[int, Field(ge=0, le=2**53)]
-# JSON has no type for times; the text is read as RFC 3339.
-ExpiresAt = Annotated[AwareDatetime, Field(strict=False, description="RFC 3339; null: never.")]
+ExpiresAt = Annotated[Moment, Field(description="RFC 3339; null: never.")]
 
 
 class QuotasBody(Strict):
