@@ -59,6 +59,8 @@ def job_view(job: Job) -> JobView:
         started_at=job.started_at,
         heartbeat_at=job.heartbeat_at,
         finished_at=job.finished_at,
+        pinned=job.pinned,
+        expires_at=job.expires_at,
         links=_links(job.id),
     )
 
@@ -152,6 +154,8 @@ def calibration_set_view(stored: CalibrationSet, facts: TextFacts | None = None)
         characters=None if facts is None else facts.characters,
         estimated_tokens=None if facts is None else facts.estimated_tokens,
         warnings=[] if facts is None else list(facts.warnings),
+        pinned=stored.pinned,
+        expires_at=stored.expires_at,
     )
 
 

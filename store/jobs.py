@@ -79,6 +79,10 @@ class EventKind(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ARTIFACTS_EXPIRING = "artifacts_expiring"
+    """The job's files go soon; the payload says when. No transition."""
+    ARTIFACTS_EXPIRED = "artifacts_expired"
+    """The job's files are gone. No transition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class Job:
     attempt numbers every claim and never falls; failures counts what the retry budget counts.
     resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint).
     evaluation: measured quality. lease_expires_at and worker_id are set while a worker holds the job, else None.
+    expires_at: when its files go, unless they are pinned.
     """
 
     id: str
@@ -165,6 +170,8 @@ class Job:
     started_at: datetime | None
     heartbeat_at: datetime | None
     finished_at: datetime | None
+    pinned: bool
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,3 +416,5 @@ class CalibrationSet:
     size_bytes: int
     documents: int
     created_at: datetime
+    pinned: bool
+    expires_at: datetime | None

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -88,6 +89,8 @@ calibration_sets = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("documents", Integer, nullable=False),
     _time("created_at"),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+    _time("expires_at", nullable=True),
     UniqueConstraint("owner_key_id", "sha256", name="uq_calibration_sets_owner_sha256"),
     Index("ix_calibration_sets_sha256", "sha256"),
 )
@@ -136,6 +139,9 @@ jobs = Table(
     _time("started_at", nullable=True),
     _time("heartbeat_at", nullable=True),
     _time("finished_at", nullable=True),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+    _time("expires_at", nullable=True),
+    _time("expiry_warned_at", nullable=True),
     UniqueConstraint("owner_key_id", "idempotency_key", name="uq_jobs_owner_idempotency_key"),
     Index("ix_jobs_created", "created_at", "id"),
     Index("ix_jobs_owner_created", "owner_key_id", "created_at", "id"),
@@ -379,4 +385,12 @@ Index(
     webhook_deliveries.c.next_attempt_at,
     postgresql_where=_pending,
     sqlite_where=_pending,
+)
+
+hub_tokens = Table(
+    "hub_tokens",
+    metadata,
+    Column("owner_key_id", Text, primary_key=True),
+    _text("token_sealed"),
+    _time("created_at"),
 )

@@ -22,6 +22,7 @@ from store import filesystem_broker
 from store.errors import NotFoundError, StorageUnavailableError
 from store.sweep import sweep_blobs
 from worker.registration import Registration
+from worker.retention import apply_retention
 from worker.services import Services
 from worker.workfolder import WorkFolder, empty_trash, job_ids
 
@@ -128,6 +129,7 @@ class Dispatcher:
                 if sweeps % TIDY_EVERY == 0:
                     self.tidy()
                 if sweeps % FREE_EVERY == 0:
+                    apply_retention(self._services)
                     self.free_blobs()
             except StorageUnavailableError as error:
                 self._log.warning("sweep_failed", reason=str(error))

@@ -78,6 +78,8 @@ RETRY_BY_CODE: Mapping[str, Retry] = {
     "model_revision_not_found": Retry.NEVER,
     "model_forbidden": Retry.NEVER,
     "spec_invalid": Retry.NEVER,
+    "secret_key_required": Retry.NEVER,
+    "secret_unreadable": Retry.NEVER,
     "out_of_memory": Retry.SMALLER,
     "artifact_invalid": Retry.CRASH,
     "child_crashed": Retry.CRASH,

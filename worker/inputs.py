@@ -11,6 +11,7 @@ from core.calibration.hub import PREFIX as HUB_PREFIX
 from core.calibration.hub import SELF_SET
 from core.configs import DEFAULT_FORMATS, parse_formats
 from store.jobs import Job
+from store.vault import Vault
 from worker.errors import AttemptFailedError, Failure
 from worker.lease import Lease
 from worker.protocol import CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
@@ -85,9 +86,16 @@ class Inputs:
         resolved = self._lease.journal.resolved
         # A later attempt stays at the commit that the first one found, or its blocks could not be resumed.
         pinned = HubSource(repo=source.repo, revision=resolved.get("model_commit", source.revision))
-        facts: dict[str, Any] = self._download(download_spec(pinned, self._services.settings)).resolved
+        facts: dict[str, Any] = self._download(
+            download_spec(pinned, self._services.settings, self._owners_token())
+        ).resolved
         self._lease.journal.resolve({"model_commit": facts["model_commit"]})
         return Path(facts["model_dir"])
+
+    def _owners_token(self) -> str | None:
+        with self._services.database.reading() as repository:
+            stored = repository.hub_token(self._job.owner_key_id)
+        return None if stored is None else Vault.from_settings(self._services.settings).open(stored[0])
 
     def _calibration(self, options: dict[str, Any]) -> CalibrationText:
         set_id, folder = options.pop("set"), self._folder

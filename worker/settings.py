@@ -60,6 +60,8 @@ class WorkerSettings(StoreSettings):
     idle_exit_seconds: a worker that starts nothing while work waits ends, so that its process manager restarts it.
     upload_tries: how often one file is put before the attempt fails. blob_grace_seconds: how long uploaded bytes that
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
+    artifact_days, calibration_days: how long files of finished jobs and uploaded texts are kept; None: for ever.
+    expiry_notice_hours: how long before a job's files go its history says so.
     device: what this worker's jobs run on, as operators and routing see it.
     hub_endpoint, hub_token: where models come from. share_checkpoints: put finished blocks into the artifact store, for
     a worker on another machine to go on with; by default where that is a bucket. test_engine: a Python file whose
@@ -82,6 +84,9 @@ class WorkerSettings(StoreSettings):
     idle_exit_seconds: float = Field(default=120.0, gt=0)
     upload_tries: int = Field(default=4, ge=1)
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
+    artifact_days: float | None = Field(default=None, gt=0)
+    calibration_days: float | None = Field(default=None, gt=0)
+    expiry_notice_hours: float = Field(default=24.0, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
     share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))
     hub_endpoint: str = DEFAULT_ENDPOINT

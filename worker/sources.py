@@ -58,13 +58,14 @@ def local_folder(source: LocalSource, settings: WorkerSettings) -> Path:
     return resolve_model_path(roots[source.root] / source.path, roots)[1]
 
 
-def download_spec(source: HubSource, settings: WorkerSettings) -> DownloadSpec:
-    """Returns the downloader's work order."""
+def download_spec(source: HubSource, settings: WorkerSettings, owners_token: str | None = None) -> DownloadSpec:
+    """Returns the downloader's work order. owners_token: of the job's owner; without one, the worker's own is used."""
+    ours = None if settings.hub_token is None else settings.hub_token.get_secret_value()
     return DownloadSpec(
         repo=source.repo,
         revision=source.revision,
         endpoint=settings.hub_endpoint,
-        token=None if settings.hub_token is None else settings.hub_token.get_secret_value(),
+        token=ours if owners_token is None else owners_token,
         cache_dir=settings.cache_dir / "hub",
         faults=fault_plan(settings),
         silence_seconds=settings.fence_seconds,

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import CalibrationSetId, JobReader, JobWriter, Principal, ServicesDep
 from api.problems import responses
 from api.schemas.files import CalibrationSetList, CalibrationSetView
+from api.schemas.retention import KeepChanges
 from api.services import Services
 from api.uploads import Upload, receive_upload
 from api.views import calibration_set_view
@@ -102,3 +103,32 @@ def get_calibration_set(
     with services.database.reading() as repository:
         stored = repository.get_calibration_set(calibration_set_id, principal.sees)
     return calibration_set_view(stored, services.calibration_facts.of(stored))
+
+
+@router.patch(
+    "/{calibration_set_id}",
+    operation_id="keepCalibrationSet",
+    summary="Say how long a calibration set is kept",
+    responses=responses(400, 401, 403, 404, 413, 415, 422, 503),
+)
+def keep_calibration_set(
+    calibration_set_id: CalibrationSetId, body: KeepChanges, services: ServicesDep, principal: JobWriter
+) -> CalibrationSetView:
+    """Pins a text or sets when it goes; while an unfinished job needs it, it stays."""
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    with services.database.transaction() as repository:
+        stored = repository.keep_calibration_set(calibration_set_id, changes, principal.sees)
+    return calibration_set_view(stored, services.calibration_facts.of(stored))
+
+
+@router.delete(
+    "/{calibration_set_id}",
+    status_code=204,
+    operation_id="deleteCalibrationSet",
+    summary="Delete a calibration set",
+    responses=responses(401, 403, 404, 409, 503),
+)
+def delete_calibration_set(calibration_set_id: CalibrationSetId, services: ServicesDep, principal: JobWriter) -> None:
+    """Removes a text for good. Jobs that were calibrated on it stay, but cannot be retried."""
+    with services.database.transaction() as repository:
+        repository.delete_calibration_set(calibration_set_id, principal.sees)

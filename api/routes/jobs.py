@@ -26,6 +26,7 @@ from api.schemas.jobs import (
     QueuePositionView,
 )
 from api.schemas.requests import LABELS_MAX, JobRequest, Text
+from api.schemas.retention import KeepChanges
 from api.schemas.times import Moment
 from api.submission import Submission, prepare_submission
 from api.views import attempt_view, job_path, job_view, progress_view, spec_view
@@ -287,6 +288,19 @@ def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter, backgr
         repository.require_quota(job.owner_key_id)
     background.add_task(services.waker.wake, job.queue_class, hint=job.id)
     return job_view(job)
+
+
+@router.patch(
+    "/jobs/{job_id}",
+    operation_id="keepJob",
+    summary="Say how long a job's files are kept",
+    responses=responses(400, 401, 403, 404, 413, 415, 422, 503),
+)
+def keep_job(job_id: JobId, body: KeepChanges, services: ServicesDep, principal: JobWriter) -> JobView:
+    """Pins a job's files or sets when they go. A day before, the history tells of it (`artifacts_expiring`)."""
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    with services.database.transaction() as repository:
+        return job_view(repository.keep_job(job_id, changes, principal.sees))
 
 
 @router.delete(

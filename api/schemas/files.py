@@ -22,6 +22,8 @@ CALIBRATION_EXAMPLE: dict[str, Any] = {
     "characters": 1_401_870,
     "estimated_tokens": 350_467,
     "created_at": "2026-11-24T08:58:00Z",
+    "pinned": False,
+    "expires_at": None,
     "warnings": [],
 }
 
@@ -82,6 +84,8 @@ class CalibrationSetView(BaseModel):
         default=None, description="From its characters; the worker counts with the model's tokenizer."
     )
     warnings: list[str] = Field(default_factory=list, description="What a look over the text found.")
+    pinned: bool = Field(description="Kept whatever `expires_at` says.")
+    expires_at: datetime | None
 
 
 class CalibrationSetList(BaseModel):

@@ -61,6 +61,8 @@ JOB_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-11-24T09:00:01Z",
     "heartbeat_at": "2026-11-24T09:00:42Z",
     "finished_at": None,
+    "pinned": False,
+    "expires_at": None,
     "links": {
         "self": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607",
         "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",
@@ -152,6 +154,8 @@ class JobView(BaseModel):
     started_at: datetime | None
     heartbeat_at: datetime | None
     finished_at: datetime | None
+    pinned: bool = Field(description="Its files stay whatever `expires_at` says.")
+    expires_at: datetime | None = Field(description="When its files go; the history tells of it before.")
     links: JobLinks
 
 

@@ -75,6 +75,8 @@ EventType = Literal[
     "job.succeeded",
     "job.failed",
     "job.cancelled",
+    "job.artifacts_expiring",
+    "job.artifacts_expired",
 ]
 Events = Annotated[list[EventType], Field(min_length=1, max_length=len(EventKind), description="What it tells of.")]
 DEFAULT_EVENTS: list[EventType] = ["job.succeeded", "job.failed", "job.cancelled"]

@@ -16,6 +16,7 @@ from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
 from store.repository.transfer import TransferPart
+from store.repository.retention import RetentionPart
 from store.repository.webhooks import WebhookPart
 
 __all__ = ["Repository"]
@@ -34,5 +35,6 @@ class Repository(
     WebhookPart,
     LogPart,
     TransferPart,
+    RetentionPart,
 ):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

@@ -82,6 +82,8 @@ def job_from_row(row: Row[Any]) -> Job:
         started_at=row.started_at,
         heartbeat_at=row.heartbeat_at,
         finished_at=row.finished_at,
+        pinned=row.pinned,
+        expires_at=row.expires_at,
     )
 
 
@@ -144,6 +146,8 @@ def calibration_set_from_row(row: Row[Any]) -> CalibrationSet:
         size_bytes=row.size_bytes,
         documents=row.documents,
         created_at=row.created_at,
+        pinned=row.pinned,
+        expires_at=row.expires_at,
     )
 
 

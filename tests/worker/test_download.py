@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from store.jobs import JobEvent, JobState
-from tests.worker.bench import Bench
+from store.vault import Vault
+from tests.worker.bench import OWNER, Bench
 from tests.worker.fake_hub import BRANCH, BROKEN_REPO, COMMIT, GATED_REPO, REPO, FakeHub, fake_hub
 
 
@@ -95,3 +96,33 @@ def test_a_hub_that_does_not_answer_is_asked_again_later(online: Bench):
 def _events(bench: Bench, job_id: str) -> tuple[JobEvent, ...]:
     with bench.services.database.reading() as repository:
         return repository.list_events(job_id)
+
+
+def test_the_owners_token_is_the_downloaders_alone(online: Bench, hub: FakeHub, capfd: pytest.CaptureFixture[str]):
+    """It goes before the worker's; and is in no file under data and cache, the database among them, and in no log."""
+    with online.services.database.transaction() as repository:
+        repository.set_hub_token(OWNER, Vault.from_settings(online.services.settings).seal("hf_owners_secret"))
+    job_id = online.add({"source": "hub", "repo": REPO, "revision": None}).id
+    online.work()
+    assert online.job(job_id).state is JobState.SUCCEEDED
+    assert hub.tokens == {"Bearer hf_owners_secret"}
+    for root in (online.services.settings.data_dir, online.services.settings.cache_dir):
+        for path in (found for found in root.rglob("*") if found.is_file()):
+            assert b"hf_owners_secret" not in path.read_bytes(), path
+    out, err = capfd.readouterr()
+    assert "hf_owners_secret" not in out + err
+    with online.services.database.reading() as repository:
+        lines = repository.list_log_lines(job_id, 2000)
+    assert lines
+    assert "hf_owners_secret" not in repr(lines)
+
+
+def test_a_token_that_cannot_be_read_ends_the_job_with_the_reason(online: Bench):
+    """Instead of asking the hub without it."""
+    with online.services.database.transaction() as repository:
+        repository.set_hub_token(OWNER, Vault(b"another service").seal("hf_owners_secret"))
+    job_id = online.add({"source": "hub", "repo": REPO, "revision": None}).id
+    online.work()
+    error = online.job(job_id).error
+    assert error is not None
+    assert (error.code, error.retryable) == ("secret_unreadable", False)

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0008_webhooks"
-down_revision = "0007_key_limits"
+revision = "0010_webhooks"
+down_revision = "0009_checkpoints"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,55 @@
+"""Keeping and letting go over HTTP, and the hub token that goes in and never comes out."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from api.settings import ApiSettings
+from tests.api.service import Service
+
+
+def test_a_job_is_pinned_and_dated(service: Service):
+    """Its version grows; a bare number is no time."""
+    job = service.submit()
+    path = job["links"]["self"]
+    assert (job["pinned"], job["expires_at"]) == (False, None)
+    kept = service.client.patch(path, json={"pinned": True, "expires_at": "2030-01-01T00:00:00Z"}).json()
+    assert (kept["pinned"], kept["expires_at"]) == (True, "2030-01-01T00:00:00Z")
+    assert kept["version"] > job["version"]
+    assert service.client.patch(path, json={}).json()["version"] == kept["version"]
+    assert service.client.patch(path, json={"expires_at": None}).json()["expires_at"] is None
+    assert service.client.patch(path, json={"expires_at": 0}).status_code == 422
+    assert service.client.patch("/v1/jobs/job_0", json={"pinned": True}).status_code == 404
+
+
+def test_a_calibration_set_is_pinned_and_deleted(service: Service):
+    """Not while a job needs it."""
+    made = service.client.post("/v1/calibration-sets", files={"file": ("a.txt", b"some text " * 50)}).json()
+    path = f"/v1/calibration-sets/{made['id']}"
+    assert service.client.patch(path, json={"pinned": True}).json()["pinned"]
+    job = service.submit(calibration={"set": made["id"]})
+    refused = service.client.delete(path)
+    assert (refused.status_code, refused.json()["code"]) == (409, "wrong_state")
+    assert job["id"] in refused.json()["detail"]
+    service.client.post(f"{job['links']['self']}:cancel")
+    assert service.client.delete(path).status_code == 204
+    assert service.client.delete(path).status_code == 404
+    assert service.client.get(path).status_code == 404
+
+
+def test_a_hub_token_is_stored_encrypted_and_never_shown(service: Service, settings: ApiSettings):
+    token = "hf_abcdefghijklmnop"  # noqa: S105 - an example
+    assert service.client.get("/v1/hub-token").json()["stored"] is False
+    stored = service.client.put("/v1/hub-token", json={"token": token})
+    assert stored.json()["stored"] is True
+    for answer in (stored, service.client.get("/v1/hub-token")):
+        assert token not in answer.text
+    path = settings.database_url.removeprefix("sqlite:///")
+    with sqlite3.connect(path) as connection:
+        [(sealed,)] = connection.execute("SELECT token_sealed FROM hub_tokens").fetchall()
+    connection.close()
+    assert token not in sealed
+    assert service.services.vault.open(sealed) == token
+    assert service.client.put("/v1/hub-token", json={"token": "with space"}).status_code == 422
+    assert service.client.delete("/v1/hub-token").status_code == 204
+    assert service.client.get("/v1/hub-token").json()["stored"] is False
