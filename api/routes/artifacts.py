@@ -30,7 +30,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     206: {"description": "The one range that was asked for", **FILE},
     304: {"description": "If-None-Match names this file"},
     307: {"description": "The object store has it, at the URL in Location"},
-    **responses(401, 403, 404, 412, 416, 503),
+    **responses(401, 403, 404, 412, 416, 422, 503),
 }
 
 

@@ -15,8 +15,8 @@ from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.queue import QueuePart
-from store.repository.transfer import TransferPart
 from store.repository.retention import RetentionPart
+from store.repository.transfer import TransferPart
 from store.repository.webhooks import WebhookPart
 
 __all__ = ["Repository"]

@@ -280,3 +280,32 @@ def test_job_refers_to_its_calibration_set(database: Database) -> None:
         stored = repository.add_calibration_set(TEXT)
         job, _ = repository.add_job(new_job(calibration_set_id=stored.id))
     assert job.calibration_set_id == stored.id
+
+
+def test_pages_under_concurrent_submits_neither_repeat_nor_skip(database: Database) -> None:
+    """While others submit without a pause, every job that was there at the start is seen exactly once."""
+    there = [submit(database).id for _ in range(30)]
+    stop = threading.Event()
+
+    def keep_submitting() -> None:
+        while not stop.is_set():
+            submit(database)
+
+    with ThreadPoolExecutor(3) as pool:
+        submitters = [pool.submit(keep_submitting) for _ in range(3)]
+        seen: list[str] = []
+        after = None
+        try:
+            while True:
+                with database.reading() as repository:
+                    page = repository.list_jobs(None, JobFilter(), 4, after)
+                seen += [job.id for job in page]
+                if not page:
+                    break
+                after = Cursor(created_at=page[-1].created_at, id=page[-1].id)
+        finally:
+            stop.set()
+        for submitter in submitters:
+            submitter.result()
+    assert len(seen) == len(set(seen))
+    assert [job_id for job_id in seen if job_id in there] == there[::-1]
