@@ -80,6 +80,20 @@ class CsrfError(ApiError):
         )
 
 
+class HubTokenMissingError(ApiError):
+    """Something is to be done at the hub in the caller's name, without its token."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Refusal(
+                status=409,
+                code="hub_token_missing",
+                detail="This key has no hub token to upload with.",
+                hint="Store one that may write with PUT /v1/hub-token.",
+            )
+        )
+
+
 class RateLimitedError(ApiError):
     """The key asks more often than it may."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from api.calibration_facts import draw_warnings
 from api.deps import Principal
-from api.errors import InvalidRequestError
+from api.errors import HubTokenMissingError, InvalidRequestError
 from api.preflight import budget_config, check_options
 from api.problems import FieldProblem
 from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest, PathModel
@@ -76,6 +76,7 @@ def prepare_submission(
         "formats": [str(layout) for layout in parse_formats(request.formats)],
         "targets": list(request.targets),
         "evaluate": request.evaluate,
+        **_publish_to(request, services, principal),
         "needs": request.needs.model_dump(exclude_none=True),
         **({} if budget is None else {"budget": budget.to_dict()}),
     }
@@ -95,6 +96,16 @@ def prepare_submission(
     if stored is not None and drawn is not None and request.calibration.set != BUILTIN_SET:
         told += tuple(draw_warnings(services.calibration_facts.of(stored), drawn))
     return Submission(job=job, warnings=told, estimate=model.estimate)
+
+
+def _publish_to(request: JobRequest, services: Services, principal: Principal) -> dict[str, Any]:
+    """Raises HubTokenMissingError now rather than when the work is done."""
+    if request.publish_to is None:
+        return {}
+    with services.database.reading() as repository:
+        if repository.hub_token(principal.owner_id) is None:
+            raise HubTokenMissingError
+    return {"publish_to": request.publish_to.model_dump()}
 
 
 def _queue_class(request: JobRequest, services: Services) -> str:

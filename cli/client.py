@@ -75,6 +75,16 @@ class ServiceClient:
         with self._problems():
             return _object(self._http.post(path, json=body, headers=sent))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts JSON and returns the JSON object that comes back."""
+        with self._problems():
+            return _object(self._http.put(path, json=body))
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes what is at a path and returns the JSON object that comes back."""
+        with self._problems():
+            return _object(self._http.patch(path, json=body))
+
     def delete(self, path: str) -> None:
         """Removes what is at a path."""
         with self._problems():

@@ -25,6 +25,7 @@ class IdPrefix(StrEnum):
     BATCH = "bat"
     WEBHOOK = "whk"
     DELIVERY = "msg"
+    PUBLICATION = "pub"
 
 
 def uuid7() -> uuid.UUID:

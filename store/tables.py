@@ -394,3 +394,22 @@ hub_tokens = Table(
     _text("token_sealed"),
     _time("created_at"),
 )
+
+publications = Table(
+    "publications",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    _text("owner_key_id"),
+    _text("repo"),
+    Column("private", Boolean, nullable=False),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _text("commit", nullable=True),
+    _text("error", nullable=True),
+    _time("created_at"),
+    _time("next_attempt_at", nullable=True),
+    _time("finished_at", nullable=True),
+    Index("ix_publications_job", "job_id", "created_at"),
+    Index("ix_publications_due", "next_attempt_at"),
+)

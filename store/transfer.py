@@ -30,6 +30,7 @@ def copy_database(
                 new.add_rows(table, rows)
                 copied[table] += len(rows)
                 on_rows(table, copied[table], total)
+        new.settle_webhooks()
     return copied
 
 

@@ -14,6 +14,7 @@ from store.queue import make_celery
 from worker.dispatcher import Dispatcher
 from worker.logs import configure_logging
 from worker.messenger import Messenger
+from worker.publisher import Publisher
 from worker.services import Services, open_services
 from worker.settings import settings_from_env
 from worker.tasks import register
@@ -27,7 +28,7 @@ def create_app(services: Services) -> Celery:
     register(app, services)
 
     class DispatcherStep(bootsteps.StartStopStep):
-        """Runs the dispatcher and the messenger for as long as the worker runs."""
+        """Runs dispatcher, messenger and publisher for as long as the worker runs."""
 
         # Started after the pool and stopped before it, so that no wake-up is sent for a worker that is ending.
         requires = ("celery.worker.components:Pool",)
@@ -39,16 +40,19 @@ def create_app(services: Services) -> Celery:
             # What -Q named; without it, every queue class of the settings.
             self._dispatcher = Dispatcher(services, app, tuple(app.amqp.queues.consume_from))
             self._messenger = Messenger(services)
+            self._publisher = Publisher(services)
 
         def start(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
-            """Starts the dispatcher and the messenger."""
+            """Starts the threads beside the jobs."""
             self._dispatcher.start()
             self._messenger.start()
+            self._publisher.start()
 
         def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
-            """Stops both."""
+            """Stops them."""
             self._dispatcher.stop()
             self._messenger.stop()
+            self._publisher.stop()
             services.tracing.close()
 
     app.steps["worker"].add(DispatcherStep)

@@ -107,6 +107,18 @@ class DatasetSpec(Line):
     faults: FaultPlan = FaultPlan()
 
 
+class UploadSpec(Line):
+    """A finished artifact to upload to the hub. token: of the owner; it travels here and nowhere else."""
+
+    repo: str
+    private: bool
+    folder: Path
+    endpoint: str
+    token: str = Field(repr=False)
+    message: str
+    silence_seconds: float
+
+
 class Tick(Line):
     """A sign of life, both ways. rss_bytes: the child's resident memory."""
 

@@ -16,6 +16,7 @@ from core.errors import CoreError
 from core.events import BlockQuantized, WarningRaised
 from store.errors import LeaseLostError, StoreError, WrongStateError
 from store.jobs import Attempt, Job, JobError, NewArtifact, Stage
+from store.publications import NewPublication
 from store.repository import Repository
 from worker.checkpoints import CheckpointSender, restore
 from worker.errors import (
@@ -199,6 +200,9 @@ class Supervisor:
                 job = repository.succeed(job_id, token, files, result.evaluation, self._observer.warnings)
             except WrongStateError:  # the user's cancel came first
                 return repository.cancelled(job_id, token)
+            place = job.spec.get("publish_to")
+            if place is not None:
+                repository.add_publication(NewPublication(job_id=job_id, owner_key_id=job.owner_key_id, **place))
             self._services.faults.hit(FaultPoint.PUBLISHING)
             return job
 

@@ -66,7 +66,7 @@ IdempotencyKey = Annotated[
     responses={
         202: ACCEPTED,
         200: {"description": "The preflight that validate_only asks for; no job was stored", "model": PreflightView},
-        **responses(400, 401, 403, 413, 415, 422, 503),
+        **responses(400, 401, 403, 409, 413, 415, 422, 503),
     },
 )
 def submit_job(

@@ -89,6 +89,18 @@ class CalibrationOptions(DrawOptions):
     )
 
 
+class PublishTo(Strict):
+    """A repository of the model hub."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"repo": "acme/tiny-4bit", "private": True}]})
+
+    repo: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="owner/name; made where it is not there.",
+    )
+    private: bool = Field(default=True, description="Of a repository that is made; one that is there stays as it is.")
+
+
 class NeedsOptions(Strict):
     """Which workers may take the job."""
 
@@ -142,6 +154,9 @@ class JobOptions(MethodOptions):
         description="Loaders that the artifact must suit; what one cannot load is refused before work starts.",
     )
     evaluate: bool = Field(default=False, description="Measure perplexity before and after, on held-out text.")
+    publish_to: PublishTo | None = Field(
+        default=None, description="Where the files go on the hub once they are there; needs a hub token."
+    )
     needs: NeedsOptions = Field(default_factory=NeedsOptions)
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=LABELS_MAX)
     priority: int = Field(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.options import Strict
 from api.schemas.times import Moment
+from store.publications import PublicationState
 
 
 class KeepChanges(Strict):
@@ -40,3 +41,46 @@ class HubTokenView(BaseModel):
     object: Literal["hub_token"] = "hub_token"
     stored: bool
     created_at: datetime | None
+
+
+class PublicationView(BaseModel):
+    """An upload of a job's files to the hub."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "pub_0199b2c5a1b27f0190a1b2c3d4e5f6bb",
+                    "object": "publication",
+                    "job_id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
+                    "repo": "acme/tiny-4bit",
+                    "private": True,
+                    "state": "published",
+                    "attempts": 1,
+                    "commit": "0123456789abcdef0123456789abcdef01234567",
+                    "error": None,
+                    "created_at": "2026-11-24T09:05:00Z",
+                    "finished_at": "2026-11-24T09:06:12Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    object: Literal["publication"] = "publication"
+    job_id: str
+    repo: str
+    private: bool
+    state: PublicationState
+    attempts: int
+    commit: str | None
+    error: str | None = Field(description="Of the last attempt.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class PublicationList(BaseModel):
+    """A job's publications, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[PublicationView]

@@ -34,6 +34,8 @@ def build_app() -> typer.Typer:
     app.command("cancel")(cancel)
     app.command("retry")(retry)
     app.command("download")(download)
+    app.command("keep")(keep)
+    app.command("publish")(publish)
     return app
 
 
@@ -154,3 +156,33 @@ def download(
     from cli.jobs import download_artifact
 
     download_artifact(job_id, dst=dst, url=url, api_key=api_key, as_json=json_output)
+
+
+def keep(
+    job_id: IdArgument,
+    pin: Annotated[bool | None, typer.Option("--pin/--no-pin", help="Keep the files whatever the time says.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="When they go, like 2030-01-01T00:00:00Z.")
+    ] = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Pin a job's files, or set when they go."""
+    from cli.hub import keep_job
+
+    keep_job(job_id, pin=pin, until=until, url=url, api_key=api_key, as_json=json_output)
+
+
+def publish(
+    job_id: IdArgument,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub; made where it is not there.")],
+    public: Annotated[bool, typer.Option("--public", help="Make the repository a public one.")] = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Let a worker upload a job's files to the model hub, with the token of `bitmill hub-token`."""
+    from cli.hub import publish_job
+
+    publish_job(job_id, repo, public=public, url=url, api_key=api_key, as_json=json_output)

@@ -14,6 +14,7 @@ from store.repository.history import HistoryPart
 from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
+from store.repository.publications import PublicationPart
 from store.repository.queue import QueuePart
 from store.repository.retention import RetentionPart
 from store.repository.transfer import TransferPart
@@ -36,5 +37,6 @@ class Repository(
     LogPart,
     TransferPart,
     RetentionPart,
+    PublicationPart,
 ):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

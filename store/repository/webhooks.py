@@ -85,6 +85,10 @@ class WebhookPart(StreamPart):
         values = {"enabled": False, "disabled_reason": reason}
         self._connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(values))
 
+    def settle_webhooks(self) -> None:
+        """Lets every webhook tell of what happens from now on: places of another database mean nothing here."""
+        self._connection.execute(update(webhooks).values(_place_columns(self.stream_end())))
+
     def fill_outbox(self) -> int:
         """Stores a delivery for every event that a webhook wants and has not got; returns how many.
 

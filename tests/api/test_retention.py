@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from api.settings import ApiSettings
-from tests.api.service import Service
+from tests.api.service import Service, job_request
 
 
 def test_a_job_is_pinned_and_dated(service: Service):
@@ -53,3 +53,25 @@ def test_a_hub_token_is_stored_encrypted_and_never_shown(service: Service, setti
     assert service.client.put("/v1/hub-token", json={"token": "with space"}).status_code == 422
     assert service.client.delete("/v1/hub-token").status_code == 204
     assert service.client.get("/v1/hub-token").json()["stored"] is False
+
+
+def test_a_result_is_published_with_the_callers_token(service: Service):
+    """Not without one, and not before there is a result; a request that asks for it is refused at once, too."""
+    wish = {"repo": "acme/tiny-4bit"}
+    job = service.submit()
+    path = f"{job['links']['self']}:publish"
+    assert service.client.post(path, json=wish).json()["code"] == "wrong_state"
+    service.succeed(service.claim(), {"config.json": b"{}"})
+    assert service.client.post(path, json=wish).json()["code"] == "hub_token_missing"
+    assert service.client.get(f"{job['links']['self']}/publications").json()["data"] == []
+    refused = service.client.post("/v1/jobs", json=job_request(publish_to=wish))
+    assert (refused.status_code, refused.json()["code"]) == (409, "hub_token_missing")
+    service.client.put("/v1/hub-token", json={"token": "hf_x"})
+    made = service.client.post(path, json=wish)
+    assert (made.status_code, made.json()["state"], made.json()["private"]) == (202, "pending", True)
+    [listed] = service.client.get(f"{job['links']['self']}/publications").json()["data"]
+    assert listed == made.json()
+    for repo in ("tiny", "a/b/c", "acme/..", ""):
+        assert service.client.post(path, json={"repo": repo}).status_code == 422
+    asked = service.submit(publish_to=wish)
+    assert asked["spec"]["publish_to"] == {"repo": "acme/tiny-4bit", "private": True}

@@ -32,7 +32,7 @@ REQUEST_ONLY = {
     "targets",
     "evaluate",
 }
-REQUEST_ONLY |= {"needs", "labels", "priority", "max_attempts"}
+REQUEST_ONLY |= {"needs", "publish_to", "labels", "priority", "max_attempts"}
 
 
 def defaults_of(config_class: type[Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A small hub on this machine: serves a folder as a model, and one as a data set, the way the hub's client asks."""
+"""A small hub on this machine: serves a folder as a model and one as a data set, and takes uploads, as its client asks."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -18,6 +20,7 @@ REPO = "acme/tiny"
 GATED_REPO = "acme/gated"
 BROKEN_REPO = "acme/broken"
 DATASET_REPO = "acme/words"
+FORBIDDEN_OWNER = "others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ class FakeHub(ThreadingHTTPServer):
         self._dataset = dataset
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
+        self.uploaded: dict[str, bytes] = {}
+        self.created: list[dict[str, Any]] = []
+        self.failing_writes = 0
+        self._objects: dict[str, bytes] = {}
 
     @property
     def endpoint(self) -> str:
@@ -65,6 +72,49 @@ class FakeHub(ThreadingHTTPServer):
                 return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
             case _:
                 return Answer(404, headers={"X-Error-Code": "EntryNotFound"})
+
+    def take(self, path: str, body: bytes) -> Answer:
+        """Answers a write the way the hub's client asks for it: weights as LFS objects, small files in the commit."""
+        if self.failing_writes:
+            self.failing_writes -= 1
+            return Answer(500)
+        match unquote(path).strip("/").split("/"):
+            case ["api", "repos", "create"]:
+                answer = self._create(json.loads(body))
+            case ["api", "models", _, _, "preupload", _]:
+                answer = _json({"files": [_upload_mode(file["path"]) for file in json.loads(body)["files"]]})
+            case [_, name, "info", "lfs", "objects", "batch"] if name.endswith(".git"):
+                places = [self._place(item) for item in json.loads(body)["objects"]]
+                answer = _json({"transfer": "basic", "objects": places})
+            case ["lfs", oid]:
+                assert hashlib.sha256(body).hexdigest() == oid
+                self._objects[oid] = body
+                answer = Answer(200)
+            case ["api", "models", owner, name, "commit", _]:
+                answer = self._commit(f"{owner}/{name}", body)
+            case ["api", "validate-yaml"]:
+                answer = _json({"errors": [], "warnings": []})
+            case _:
+                answer = Answer(404)
+        return answer
+
+    def _create(self, wish: dict[str, Any]) -> Answer:
+        if wish.get("organization") == FORBIDDEN_OWNER:
+            return Answer(403, json.dumps({"error": "You may not write here."}).encode())
+        self.created.append(wish)
+        return _json({"url": f"{self.endpoint}/{wish.get('organization')}/{wish['name']}"})
+
+    def _place(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "actions": {"upload": {"href": f"{self.endpoint}/lfs/{item['oid']}"}}}
+
+    def _commit(self, repo: str, body: bytes) -> Answer:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                self.uploaded[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.uploaded[value["path"]] = self._objects[value["oid"]]
+        return _json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.endpoint}/{repo}/commit/{COMMIT}"})
 
     def _refusal(self, repo: str, revision: str) -> Answer | None:
         if repo == BROKEN_REPO:
@@ -105,6 +155,15 @@ class FakeHub(ThreadingHTTPServer):
         return Answer(200, json.dumps({"id": REPO, "sha": COMMIT, "siblings": siblings}).encode())
 
 
+def _json(value: object) -> Answer:
+    return Answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def _upload_mode(path: str) -> dict[str, Any]:
+    mode = "lfs" if path.endswith(".safetensors") else "regular"
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -117,6 +176,29 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._serve()
 
+    def do_POST(self) -> None:
+        self._take()
+
+    def do_PUT(self) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.requests.append(f"{self.command} {path}")
+        if not path.startswith("/lfs/"):  # such an address carries its own right
+            self.server.tokens.add(self.headers.get("Authorization"))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b"".join(iter(self._chunk, b""))
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._send(self.server.take(path, body))
+
+    def _chunk(self) -> bytes:
+        size = int(self.rfile.readline(), 16)
+        data = self.rfile.read(size)
+        self.rfile.readline()
+        return data
+
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
@@ -124,7 +206,9 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.server.requests.append(f"{self.command} {path}")
         self.server.tokens.add(self.headers.get("Authorization"))
-        answer = self.server.answer(path)
+        self._send(self.server.answer(path))
+
+    def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
