@@ -103,7 +103,7 @@ class Inputs:
             return CalibrationText(path=folder.calibration, options=options, write=True, look=False)
         if set_id.startswith(HUB_PREFIX):
             commit = self._lease.journal.resolved.get("calibration_commit")
-            spec = dataset_spec(set_id, commit, folder.calibration, self._services.settings)
+            spec = dataset_spec(set_id, commit, folder.calibration, self._services.settings, self._owners_token())
             self._lease.journal.resolve(self._download(spec).resolved)
             return CalibrationText(path=folder.calibration, options=options)
         with self._services.database.reading() as repository:

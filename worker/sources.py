@@ -60,12 +60,11 @@ def local_folder(source: LocalSource, settings: WorkerSettings) -> Path:
 
 def download_spec(source: HubSource, settings: WorkerSettings, owners_token: str | None = None) -> DownloadSpec:
     """Returns the downloader's work order. owners_token: of the job's owner; without one, the worker's own is used."""
-    ours = None if settings.hub_token is None else settings.hub_token.get_secret_value()
     return DownloadSpec(
         repo=source.repo,
         revision=source.revision,
         endpoint=settings.hub_endpoint,
-        token=ours if owners_token is None else owners_token,
+        token=_hub_token(settings, owners_token),
         cache_dir=settings.cache_dir / "hub",
         faults=fault_plan(settings),
         silence_seconds=settings.fence_seconds,
@@ -77,13 +76,20 @@ def fault_plan(settings: WorkerSettings) -> FaultPlan:
     return FaultPlan(plan=settings.test_faults, folder=settings.test_faults_dir)
 
 
-def dataset_spec(name: str, revision: str | None, out: Path, settings: WorkerSettings) -> DatasetSpec:
-    """Returns the downloader's work order for calibration text."""
+def _hub_token(settings: WorkerSettings, owners: str | None) -> str | None:
+    ours = None if settings.hub_token is None else settings.hub_token.get_secret_value()
+    return ours if owners is None else owners
+
+
+def dataset_spec(
+    name: str, revision: str | None, out: Path, settings: WorkerSettings, owners_token: str | None = None
+) -> DatasetSpec:
+    """Returns the downloader's work order for calibration text. owners_token: as in `download_spec`."""
     return DatasetSpec(
         name=name,
         revision=revision,
         endpoint=settings.hub_endpoint,
-        token=None if settings.hub_token is None else settings.hub_token.get_secret_value(),
+        token=_hub_token(settings, owners_token),
         cache_dir=settings.cache_dir / "hub",
         out=out,
         silence_seconds=settings.fence_seconds,

@@ -1,4 +1,4 @@
-"""A small hub on this machine: serves a folder as a model and one as a data set, and takes uploads, as its client asks."""
+"""A small hub on this machine: serves a model and a data set from folders, and takes uploads, as its client asks."""
 
 from __future__ import annotations
 
