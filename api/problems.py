@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.codes import PROBLEM_CODES
+
 MEDIA_TYPE = "application/problem+json"
 LIMITED = {HTTPStatus.TOO_MANY_REQUESTS.value}
 
@@ -57,7 +59,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str = Field(description="The path that was asked for.")
-    code: str
+    code: str = Field(json_schema_extra={"enum": [*PROBLEM_CODES]}, description="Stable; others may be added.")
     request_id: str = Field(description="Also in the X-Request-Id header and in the service's log.")
     retryable: bool = Field(description="Whether the very same request may succeed later.")
     hint: str = Field(description="What to do next; may be empty.")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from api.codes import EDGE_CODES
 from api.document import document_text
+from api.refusals import CODES_OF_STATUS
 from api.settings import ApiSettings
 from tests.api.service import Service, serve
 
@@ -58,3 +60,15 @@ def test_a_wrong_method_names_all_that_are_right(module_service: Service, docume
         answer = module_service.client.request("OPTIONS", path)
         assert answer.status_code == 405, path
         assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == known, path
+
+
+def test_every_code_in_the_source_is_in_the_document(document: dict[str, Any]):
+    """What the edge raises, and what its table of statuses and errors can make of the rest."""
+    listed = set(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"])
+    written = set(CODES_OF_STATUS.values())
+    for path in sorted((KEPT.parents[1] / "api").rglob("*.py")):
+        text = path.read_text()
+        written |= set(re.findall(r'\bcode="([a-z_]+)"', text))
+        written |= set(re.findall(r'InvalidRequestError\(\s*"([a-z_]+)"', text))
+    assert written <= listed
+    assert set(EDGE_CODES) - written <= {"blob_missing", "http_error"}

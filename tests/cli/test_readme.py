@@ -52,7 +52,9 @@ def shown_commands(text: str) -> list[tuple[str, set[str]]]:
     """Returns each `bitmill ...` line of the code blocks: the command and the options that it is shown with."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line.partition("#")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    matches = [re.match(r"(?:\S*/)?bitmill ((?:jobs|workers|webhooks|keys|admin) \w+|\w+)(.*)", line) for line in lines]
+    matches = [
+        re.match(r"(?:\S*/)?bitmill ((?:jobs|workers|webhooks|keys|admin) [\w-]+|[\w-]+)(.*)", line) for line in lines
+    ]
     return [(f"bitmill {match[1]}", set(re.findall(r"--[a-z-]+", match[2]))) for match in matches if match]
 
 
