@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.service import Service
+from api.settings import ApiSettings
+from tests.api.service import Service, serve
+from tests.conftest import Bucket
 
 CONTENT = bytes(range(256)) * 4100
 FILES = {"model.safetensors": CONTENT, "config.json": b'{"a": 1}', "sub/öl.txt": b"", "SHA256SUMS": b"of the worker"}
@@ -179,3 +181,23 @@ def test_a_blob_that_is_lost_on_the_way_breaks_the_archive(service: Service):
     service.services.artifacts.delete(DIGEST.hex())
     with pytest.raises(httpx.RemoteProtocolError):
         fetch(service, links["archive"])
+
+
+def test_a_bucket_gives_its_files_itself_where_that_is_asked(settings: ApiSettings, bucket: Bucket):
+    """The URL needs no key and ends; unasked, the bytes come through the service."""
+    scaled = settings.model_copy(update={"artifacts_url": bucket.url, "s3_endpoint": bucket.endpoint})
+    with serve(scaled) as running:
+        path = publish(running)["model.safetensors"]
+        assert running.client.get(path).content == CONTENT
+        sent_on = running.client.get(path, params={"redirect": "true"})
+        assert (sent_on.status_code, sent_on.headers["cache-control"]) == (307, "no-store")
+        place = sent_on.headers["location"]
+        assert place.startswith(bucket.endpoint)
+        assert httpx.get(place).content == CONTENT
+        assert httpx.get(place, headers={"Range": "bytes=5-9"}).content == CONTENT[5:10]
+        assert running.client.get(path, params={"redirect": "maybe"}).status_code == 422
+
+
+def test_a_folder_has_no_urls_of_its_own(module_service: Service, links: dict[str, str]):
+    response = module_service.client.get(links["model.safetensors"], params={"redirect": "true"})
+    assert (response.status_code, response.content) == (200, CONTENT)
