@@ -31,6 +31,8 @@ VIEWS = {
     "compare": ("#/compare?job={succeeded[0]}&job={succeeded[1]}&job={succeeded[2]}&job={succeeded[3]}", "Compare"),
     "compare-choose": ("#/compare", "Compare"),
     "workers": ("#/workers", "Workers"),
+    "keys": ("#/keys", "API keys"),
+    "webhooks": ("#/webhooks", "Webhooks"),
 }
 
 
