@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from importlib import metadata
 
+import numba
 import psutil
 import torch
 
@@ -36,6 +37,12 @@ def numerics_profile(dtype: torch.dtype) -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     name = str(dtype).removeprefix("torch.")
     return f"torch {torch.__version__} cpu {platform.machine()} {capability} {name}"
+
+
+def match_kernel_threads() -> None:
+    """Gives the compiled kernels as many threads as torch has here, so that a job keeps to its share of the machine."""
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it from its variables
+    numba.set_num_threads(min(torch.get_num_threads(), most))
 
 
 def product_rates(dtypes: Iterable[str]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from core.checkpoint.record import Fingerprint
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
 from core.environment import (
     forward_dtype,
+    match_kernel_threads,
     numerics_profile,
     peak_rss_bytes,
     product_rates,
@@ -99,6 +100,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     resources = resources or Resources()
     if resources.threads is not None:
         torch.set_num_threads(resources.threads)
+    match_kernel_threads()
     return_freed_memory()
     work_dir = work_dir or out_dir.with_name(f"{out_dir.name}.work")
     quantizer = quantizer_for(config)

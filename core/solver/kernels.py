@@ -1,6 +1,7 @@
 """Chooses, by the device that the tensors lie on, who runs the solver's inner loops.
 
-The CPU has compiled kernels; every other device runs the torch reference, whose results are the same.
+The CPU has kernels compiled by Numba, CUDA a column solve compiled by Triton; whatever else there is runs the torch
+reference, whose results are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ def solve_columns(
 
     All float32. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32 [O, C]; W_OC is overwritten.
     """
-    run = numba_kernels.solve_columns if W_OC.device.type == "cpu" else reference.solve_columns
+    match W_OC.device.type:
+        case "cpu":
+            run = numba_kernels.solve_columns
+        case "cuda":
+            # Triton comes with torch's CUDA builds only.
+            from core.solver import triton_kernels  # noqa: PLC0415
+
+            run = triton_kernels.solve_columns
+        case _:
+            run = reference.solve_columns
     return run(W_OC, U_CC, scales_OC, zeros_OC, top_code)
 
 

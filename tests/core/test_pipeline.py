@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -292,3 +293,17 @@ def test_a_profile_says_where_the_time_went(source: Path, tmp_path: Path) -> Non
     assert 0 < profile["product_share"] < 1
     quantize_checkpoint(source, tmp_path / "plain", GPTQ, _windows())
     assert not (tmp_path / "plain" / "profile.json").exists()
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(source: Path, tmp_path: Path) -> None:
+    """One thread and two write the same artifact, and the compiled kernels get as many as torch."""
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            resources = Resources(threads=count)
+            quantize_checkpoint(source, tmp_path / f"out{count}", GPTQ, _windows(), resources=resources)
+            assert numba.get_num_threads() == min(count, numba.config.NUMBA_NUM_THREADS)
+    finally:
+        torch.set_num_threads(threads)
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert _bytes(tmp_path / "out1") == _bytes(tmp_path / "out2")

@@ -1,0 +1,33 @@
+"""Compiles the CPU's kernels into Numba's cache, so that no run waits for it: `python -m core.solver.warm_up`.
+
+Run when the package is installed and when an image is built. On another kind of processor the first run compiles anew.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from core.configs import GPTQConfig
+from core.solver.gptq import prepare_set, solve
+from core.solver.hessian import HessianAccumulator
+from core.solver.products import rows_of
+from core.solver.refine import refine
+
+WIDTH = 32
+
+
+def warm_up() -> None:
+    """Solves a tiny problem once in every form in which a run does."""
+    generator = torch.Generator().manual_seed(0)
+    X_NI, W_OI = (torch.randn(2 * WIDTH, WIDTH, generator=generator) for _ in range(2))
+    statistics = HessianAccumulator(WIDTH, X_NI.device)
+    statistics.add(X_NI)
+    rows_of(X_NI.bfloat16()).add_gram(torch.zeros(WIDTH, WIDTH))
+    config = GPTQConfig(bits=4, group_size=WIDTH)
+    H_II = statistics.finish().hessian_II
+    weight = solve(W_OI, prepare_set(H_II, config), config).weight
+    refine(weight, W_OI, H_II, damp=0.01, rounds=1)
+
+
+if __name__ == "__main__":
+    warm_up()
