@@ -44,9 +44,8 @@ RUN pip install --no-deps --force-reinstall .
 FROM worker-packages AS worker-code
 COPY . .
 COPY --from=dashboard /src/api/static api/static
-RUN pip install --no-deps --force-reinstall .
-# Compiled here, not by the first job; from / so that the installed package is the one that is imported.
-RUN cd / && /venv/bin/python -m core.solver.warm_up
+# Kernels are compiled here, not by the first job; from / so that the installed package is the one that is imported.
+RUN pip install --no-deps --force-reinstall . && cd / && python -m core.solver.warm_up
 
 FROM base AS api
 COPY --from=api-code /venv /venv
