@@ -40,18 +40,17 @@ def test_progress_comes_by_itself_and_moves_nothing(service: Service, open_page:
     advance(service, job, 3)
     for _ in range(5):
         submit(service)
-    for place, shown in (("#/jobs", "Jobs"), ("", "Overview")):
+    for place, shown, steps in (("#/jobs", "Jobs", (4, 5, 6)), ("", "Overview", (7, 8, 9))):
         with open_page(url_of(service) + place) as page:
             page.get_by_role("heading", name=shown, level=1).wait_for()
             page.get_by_role("progressbar").first.wait_for()
             page.get_by_title("Live: changes appear by themselves").wait_for()
             page.evaluate(WATCH_SHIFTS)
-            for blocks in (4, 5, 6):
+            for blocks in steps:
                 advance(service, job, blocks)
                 bar = page.locator(f"[role=progressbar][aria-valuetext$='block {blocks} of 30']")
                 bar.first.wait_for()
             assert page.evaluate("window.shifted") < SHIFT_OF_A_LINE
-        advance(service, job, 3)
 
 
 def test_filters_live_in_the_address(service: Service, open_page: OpenPage):
