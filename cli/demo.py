@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cli.local_eval import Measured
+    from core.evaluation.fidelity import Fidelity
 
 BITS = 4
 GROUP_SIZE = 64
@@ -184,34 +184,38 @@ def _require_success(job: dict[str, Any]) -> None:
 def _prove(steps: Steps, model: Path, artifact: Path) -> None:
     """Measures both models on held-out text and lets the downloaded one speak."""
     with steps.working("loading the engine"):
-        from cli.local_eval import load, measure, measure_loaded
+        from cli.local_eval import compare
         from core.calibration.builtin import builtin_text
         from core.calibration.windows import consecutive_windows
         from core.evaluation.generate import generate_sentence
-        from core.evaluation.loading import load_tokenizer
+        from core.evaluation.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(artifact)
     windows = consecutive_windows(builtin_text("evaluation"), tokenizer, EVAL_SEQ_LEN, EVAL_WINDOWS)
     with progress_view(steps.console) as view:
-        before = measure(model, windows, view)
-        quantized = load(artifact, view)
-        after = measure_loaded(quantized, artifact, windows, view)
-    _say_perplexity(steps, before, after)
+        (fidelity,) = compare(model, [artifact], windows, view)
+    _say_fidelity(steps, fidelity)
     with steps.working("generating"):
-        answer = generate_sentence(quantized, tokenizer, PROMPT)
+        answer = generate_sentence(load_model(artifact), tokenizer, PROMPT)
     steps.done("Generated", f'"{PROMPT}"  →  "{answer}"', prompt=PROMPT, answer=answer)
 
 
-def _say_perplexity(steps: Steps, before: Measured, after: Measured) -> None:
-    ratio = after.perplexity / before.perplexity
+def _say_fidelity(steps: Steps, fidelity: Fidelity) -> None:
+    before, after, ratio = fidelity.perplexity_float, fidelity.perplexity_quantized, fidelity.perplexity_ratio
     steps.done(
         "Perplexity",
-        f"float [bold]{before.perplexity:.2f}[/], {BITS}-bit [bold]{after.perplexity:.2f}[/] (x {ratio:.3f}), on "
-        f"{after.tokens:,} tokens that were not used for calibration",
-        float=before.perplexity,
-        quantized=after.perplexity,
+        f"float [bold]{before:.2f}[/], {BITS}-bit [bold]{after:.2f}[/] (x {ratio:.3f}), on "
+        f"{fidelity.tokens:,} tokens that were not used for calibration",
+        float=before,
+        quantized=after,
         ratio=ratio,
-        tokens=after.tokens,
+        tokens=fidelity.tokens,
+    )
+    steps.done(
+        "Agreement",
+        f"same next token for {fidelity.top1_agreement:.1%}, KL divergence {fidelity.kl_divergence:.4f} nats per token",
+        top1_agreement=fidelity.top1_agreement,
+        kl_divergence=fidelity.kl_divergence,
     )
 
 

@@ -74,6 +74,7 @@ CORE_EXIT_CODES: dict[type[core_errors.CoreError], ExitCode] = {
     core_errors.RunStoppedError: ExitCode.INTERRUPTED,
     core_errors.NumericalError: ExitCode.FAILED,
     core_errors.ArtifactInvalidError: ExitCode.FAILED,
+    core_errors.ArtifactDegenerateError: ExitCode.FAILED,
 }
 
 STORE_EXIT_CODES: dict[type[store_errors.StoreError], ExitCode] = {

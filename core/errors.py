@@ -179,3 +179,20 @@ class ArtifactInvalidError(CoreError):
         self.detail = detail
         self.hint = "Do not use this artifact; run the job again."
         super().__init__(f"{file}: {detail} {self.hint}")
+
+
+class ArtifactDegenerateError(CoreError):
+    """The quantized model no longer speaks, where the float model does. Both answers are the evidence."""
+
+    code = "artifact_degenerate"
+
+    def __init__(self, fault: str, prompt: str, float_text: str, quantized_text: str) -> None:
+        self.fault = fault
+        self.prompt = prompt
+        self.float_text = float_text
+        self.quantized_text = quantized_text
+        self.hint = "Use more bits, smaller groups or other calibration text."
+        super().__init__(
+            f"The quantized model's answer to {prompt!r} is degenerate: {fault}. It says {quantized_text!r}, "
+            f"the float model {float_text!r}. {self.hint}"
+        )

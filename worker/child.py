@@ -25,7 +25,7 @@ from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, Run
 from core.events import BudgetPlanned, CalibrationDrawn, Event, RunStarted, Stage, StageStarted, WarningRaised
 from core.preflight.checks import check_config
 from core.preflight.resources import MAX_SHARD_BYTES, check_disk, check_file_size, check_memory, estimate
-from core.preflight.source import inspect_source
+from core.preflight.source import ModelFacts, inspect_source
 from core.threads import wait_without_spinning
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
@@ -50,7 +50,7 @@ class Attempt:
         self._faults = Faults(spec.faults.plan, spec.faults.folder)
         self._config = config_from_dict(spec.quantization)
         self._resolved: dict[str, Any] = {}
-        self._max_positions: int | None = None
+        self._facts: ModelFacts | None = None
 
     def run(self) -> Result:
         """Runs every stage and returns the last line; raises core errors, RunStoppedError among them."""
@@ -64,7 +64,7 @@ class Attempt:
         options = self._spec.calibration
         calibration = None if options is None else CalibrationConfig.from_dict(options.options)
         facts = inspect_source(self._spec.model_dir)
-        self._max_positions = facts.max_positions
+        self._facts = facts
         config = self._config
         if self._budget is None:
             warnings = check_config(config, facts, self._spec.targets, calibration, self._spec.formats)
@@ -164,9 +164,10 @@ class Attempt:
 
     def _evaluate(self) -> dict[str, Any]:
         self._begin(Stage.EVALUATING)
-        from worker.measure import measure  # noqa: PLC0415 - as above
+        from worker.evaluate import evaluate  # noqa: PLC0415 - as above
 
-        return measure(self._spec.model_dir, self._spec.out_dir, self._max_positions, self._progress)
+        assert self._facts is not None  # noqa: S101 - preflight came first
+        return evaluate(self._spec.model_dir, self._spec.out_dir, self._facts, self._progress)
 
     def _progress(self, event: Event) -> None:
         """Passes an event on; between two events is where a stage without blocks can stop."""

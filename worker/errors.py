@@ -74,6 +74,7 @@ RETRY_BY_CODE: Mapping[str, Retry] = {
     "target_incompatible": Retry.NEVER,
     "numerical_error": Retry.NEVER,
     "not_found": Retry.NEVER,
+    "artifact_degenerate": Retry.NEVER,
     "blob_corrupt": Retry.NEVER,
     "model_revision_not_found": Retry.NEVER,
     "model_forbidden": Retry.NEVER,

@@ -68,14 +68,21 @@ def evaluate(
         Path | None, typer.Option("--text", help="Text or JSONL.", show_default="built-in evaluation text")
     ] = None,
     artifact: Annotated[
-        Path | None,
-        typer.Option("--artifact", help="Bitmill artifact to compare with it.", exists=True, file_okay=False),
+        list[Path] | None,
+        typer.Option("--artifact", help="Artifact to compare with it; give several.", exists=True, file_okay=False),
     ] = None,
     seq_len: Annotated[int, typer.Option("--seq-len", min=16, help="Tokens per window.")] = 512,
     max_windows: Annotated[int, typer.Option("--max-windows", min=1, help="Windows measured at most.")] = 64,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure perplexity, of a model and of an artifact made from it, on the same text."""
+    """Measure how near artifacts are to their float model on a text: perplexity, KL divergence, top-1 agreement."""
     from cli.local_eval import run_eval
 
-    run_eval(model=model, artifact=artifact, text=text, seq_len=seq_len, max_windows=max_windows, as_json=json_output)
+    run_eval(
+        model=model,
+        artifacts=artifact or [],
+        text=text,
+        seq_len=seq_len,
+        max_windows=max_windows,
+        as_json=json_output,
+    )

@@ -20,7 +20,16 @@ def generate_sentence(
     prompt: str,
     max_new_tokens: int = 48,
 ) -> str:
-    """Returns the first sentence of the model's answer, or all of it where no sentence ends in time.
+    """Returns the first sentence of the model's answer, or all of it where no sentence ends in time."""
+    answer, _ = generate_text(model, tokenizer, prompt, max_new_tokens)
+    sentence = FIRST_SENTENCE.match(answer)
+    return sentence.group(1) if sentence else answer.strip()
+
+
+def generate_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
+) -> tuple[str, int]:
+    """Returns the model's answer and how many tokens it is of.
 
     The prompt goes through the tokenizer's chat template where there is one. Greedy: one model, one text.
     """
@@ -36,9 +45,8 @@ def generate_sentence(
         tokens = model.generate(  # type: ignore[operator]  # a mixin that nn.Module's typing hides
             inputs.to(model.device), attention_mask=torch.ones_like(inputs), generation_config=settings
         )
-    answer = str(tokenizer.decode(tokens[0, inputs.shape[1] :], skip_special_tokens=True))
-    sentence = FIRST_SENTENCE.match(answer)
-    return sentence.group(1) if sentence else answer.strip()
+    answer = tokens[0, inputs.shape[1] :]
+    return str(tokenizer.decode(answer, skip_special_tokens=True)), len(answer)
 
 
 def _inputs(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -37,19 +37,27 @@ def load_model(model_dir: Path, dtype: torch.dtype = torch.float32) -> PreTraine
     Raises ModelRefusedError where the folder is no decoder with safetensors weights, ArtifactInvalidError where it is
     quantized in a way that is not ours to read or its tensors do not belong together.
     """
-    refuse_code(model_dir)
-    quantization = read_json_object(model_dir / CONFIG_FILE).get("quantization_config")
     with CheckpointReader(model_dir) as reader:
-        source = reader if quantization is None else DequantizedSource.open(reader, quantization)
-        skeleton = Skeleton.open(model_dir, source)
-        if isinstance(source, DequantizedSource):
-            source = source.with_transposed(_conv1d_weights(skeleton))
+        skeleton, source = open_weights(model_dir, reader)
         skeleton.load(source, skeleton.names.source_of)
     model = skeleton.model
     torch.nn.Module.to(model, dtype=dtype)
     if (model_dir / GENERATION_FILE).is_file():
         model.generation_config = GenerationConfig.from_pretrained(model_dir)
     return model
+
+
+def open_weights(
+    model_dir: Path, reader: CheckpointReader, dtype: torch.dtype = torch.float32
+) -> tuple[Skeleton, WeightSource]:
+    """Returns the model without weights and where its weights come from; raises as `load_model`."""
+    refuse_code(model_dir)
+    quantization = read_json_object(model_dir / CONFIG_FILE).get("quantization_config")
+    if quantization is None:
+        return Skeleton.open(model_dir, reader, dtype), reader
+    source = DequantizedSource.open(reader, quantization)
+    skeleton = Skeleton.open(model_dir, source, dtype)
+    return skeleton, source.with_transposed(_conv1d_weights(skeleton))
 
 
 def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
@@ -66,6 +74,9 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
             "Add the tokenizer files of the original model.",
         ) from error
     return tokenizer
+
+
+WeightSource: TypeAlias = "CheckpointReader | DequantizedSource"
 
 
 class Layout(Protocol):

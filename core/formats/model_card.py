@@ -20,6 +20,7 @@ from core.preflight.mixed import grid_of, linear_grids, mixed_violations
 from core.preflight.targets import Severity, Shapes, Target, family_refusal
 
 CARD_FILE: Final = "README.md"
+_RULE: Final = "|---|---|"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +99,22 @@ def _format_name(card: ModelCard) -> str:
 
 def _evidence(card: ModelCard) -> str:
     rows = {**card.evidence, **{name: _plain(value) for name, value in card.meta.items()}}
-    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
-    text = f"## How it was made and what was measured\n\n| | |\n|---|---|\n{table}"
+    text = f"## How it was made and what was measured\n\n| | |\n{_RULE}\n{_rows(rows)}"
     if card.warnings:
         text += "\n\n" + "\n".join(f"- Warning: {warning}" for warning in card.warnings)
     return f"{text}\n\nPer linear: `quantization_report.json`."
+
+
+def with_evidence(text: str, evidence: Mapping[str, str]) -> str:
+    """Returns a card's text with more rows in front of its table; a row that has one of the labels is replaced."""
+    head, rule, rest = text.partition(f"{_RULE}\n")
+    replaced = tuple(f"| {_cell(name)} | " for name in evidence)
+    kept = "".join(line for line in rest.splitlines(keepends=True) if not line.startswith(replaced))
+    return f"{head}{rule}{_rows(evidence)}\n{kept}"
+
+
+def _rows(rows: Mapping[str, str]) -> str:
+    return "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
 
 
 def _loading(card: ModelCard) -> str:

@@ -130,6 +130,29 @@ def head_inputs(
     )
 
 
+def logits_behind(
+    model: nn.Module, blocks: Sequence[nn.Module], call: ModelCall, leaving: torch.Tensor
+) -> torch.Tensor:
+    """Returns the model's logits [B, T, V] where `leaving` [B, T, hidden] leaves the last block.
+
+    Everything outside the blocks must hold real weights.
+    """
+    args, kwargs = call
+    for as_tuple in (False, True):
+        try:
+            with _Recording(blocks, as_tuple=as_tuple, leaving=leaving):
+                logits: torch.Tensor = model(*args, **{**kwargs, "use_cache": False}).logits
+        except _ChangedBetweenBlocksError:
+            continue
+        if logits.shape[:-1] == leaving.shape[:-1]:
+            return logits
+    raise ModelRefusedError(
+        ModelProblem.UNSUPPORTED_ARCHITECTURE,
+        f"{type(model).__name__} does not hand the states that leave its last block to its head.",
+        "Set evaluate to false.",
+    )
+
+
 class _Recording:
     """Replaces the blocks' forward while the context is open.
 

@@ -43,13 +43,28 @@ def test_run_leaves_the_artifact_and_no_work_folder(artifact: Path):
 
 
 def test_eval_compares_model_and_artifact(local: Bitmill, model: Path, artifact: Path):
-    """Both perplexities and their ratio, on the same windows."""
+    """Both perplexities, how far apart the two are, and what they weigh, on the same windows; several in one table."""
     options = ("--seq-len", "64", "--max-windows", "4", "--json")
-    done = local("eval", "--model", str(model), "--artifact", str(artifact), *options)
+    other = artifact / "compressed-tensors"
+    done = local("eval", "--model", str(model), "--artifact", str(artifact), "--artifact", str(other), *options)
     assert done.returncode == ExitCode.OK, done.stderr
     values = json.loads(done.stdout)
-    assert values["ratio"] == pytest.approx(values["artifact"]["perplexity"] / values["model"]["perplexity"])
-    assert values["model"]["tokens"] == 256
+    first, second = values["artifacts"]
+    ratio = first["perplexity_quantized"] / values["model"]["perplexity"]
+    assert first["perplexity_ratio"] == pytest.approx(ratio)
+    assert 0 < first["bytes"] < values["model"]["bytes"]
+    assert 0 < first["kl_divergence"] < 1
+    assert values["tokens"] == 4 * 63
+    # The same codes in another layout are the same model.
+    assert second["kl_divergence"] == pytest.approx(first["kl_divergence"], rel=1e-5)
+
+
+def test_eval_of_a_model_alone_shows_its_perplexity(local: Bitmill, model: Path):
+    """As a table, without anything to compare it with."""
+    done = local("eval", "--model", str(model), "--seq-len", "64", "--max-windows", "2")
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "PERPLEXITY" in done.stdout
+    assert model.name in done.stdout
 
 
 def test_an_existing_destination_is_never_overwritten(local: Bitmill, model: Path, artifact: Path):

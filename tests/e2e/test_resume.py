@@ -150,7 +150,7 @@ def test_another_machine_goes_on_with_the_finished_blocks(scaled: Bench, bucket:
 
 
 def test_quality_is_measured_where_it_is_asked_for(embedded: Bench, tmp_path: Path):
-    """An evaluated job carries both perplexities, on text that it was not calibrated on."""
+    """An evaluated job carries how near it is to the float model, and so does its card, under a hash that is right."""
     job = submit(embedded, evaluate=True)
     with celery_worker(embedded.services.settings, tmp_path / "worker.log"):
         job = embedded.wait(job.id, finished, PATIENCE_SECONDS)
@@ -158,7 +158,22 @@ def test_quality_is_measured_where_it_is_asked_for(embedded: Bench, tmp_path: Pa
     assert job.evaluation is not None
     assert job.evaluation["perplexity_float"] > 1
     assert job.evaluation["perplexity_ratio"] == pytest.approx(1, abs=0.5)
+    assert 0 <= job.evaluation["kl_divergence"] < 1
+    assert job.evaluation["top1_agreement"] > 0.5
+    assert job.evaluation["bytes_quantized"] < job.evaluation["bytes_float"]
+    assert job.evaluation["sample"]["prompt"]
     assert job.resolved["calibration_sha256"]
+    card = card_of(embedded, job)
+    assert f"{job.evaluation['kl_divergence']:.5f} nats per token" in card
+
+
+def card_of(bench: Bench, job: Job) -> str:
+    """Returns the published card, after comparing its hash with the published list."""
+    with bench.services.database.reading() as repository:
+        hashes = {file.name: file.sha256 for file in repository.list_artifacts(job.id)}
+    sums = b"".join(bench.services.artifacts.read(hashes["SHA256SUMS"])).decode()
+    assert f"{hashes['README.md']}  README.md" in sums
+    return b"".join(bench.services.artifacts.read(hashes["README.md"])).decode()
 
 
 def submit(bench: Bench, *, evaluate: bool = False) -> Job:
