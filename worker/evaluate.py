@@ -16,11 +16,11 @@ from core.calibration.builtin import builtin_text
 from core.calibration.windows import consecutive_windows
 from core.environment import peak_rss_bytes
 from core.errors import InsufficientResourcesError
+from core.evaluation.evidence import add_evidence
 from core.evaluation.fidelity import Fidelity, compare_models
 from core.evaluation.loading import load_tokenizer
 from core.evaluation.sample import Samples, refuse_degenerate, sample_both
 from core.events import Event, Stage, StageAdvanced, WarningRaised
-from core.formats.evidence import add_evidence
 from core.preflight.resources import check_memory, generation_bytes
 from core.preflight.source import ModelFacts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.checkpoint.checksums import verify_sha256sums, write_sha256sums
-from core.formats.evidence import add_evidence
+from core.evaluation.evidence import add_evidence
 
 CARD = "# Name\n\n## Measured\n\n| | |\n|---|---|\n| bits per weight | 4.25 |\n| seed | 0 |\n\nPer linear: see there.\n"
 INSIDE = "compressed-tensors"
