@@ -23,12 +23,12 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY web/backend.py web/dashboard.py web/
 
 FROM packages AS api-packages
-RUN pip install --constraint constraints.txt '.[api]'
+RUN pip install --constraint constraints.txt '.[api,tracing]'
 
 # PIP_FLAGS: where torch comes from, for a build without CUDA; empty takes the default build.
 FROM packages AS worker-packages
 ARG PIP_FLAGS=""
-RUN pip install ${PIP_FLAGS} --constraint constraints.txt '.[engine]'
+RUN pip install ${PIP_FLAGS} --constraint constraints.txt '.[engine,tracing]'
 
 # The page, built with a Node from PyPI, because this image has none.
 FROM packages AS dashboard

@@ -10,7 +10,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from api.deps import JobReader, ServicesDep
-from api.metrics import Standing
 from api.problems import responses
 from api.services import Services
 from store.errors import StoreError
@@ -79,12 +78,7 @@ def _check(probe: Callable[[], None]) -> Check:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403, 503)},
 )
 def metrics(services: ServicesDep, principal: JobReader) -> Response:  # noqa: ARG001 - asks for the right to read
-    """Returns counters of requests and the number of jobs by state and queue."""
+    """Returns counters of this process's requests, and what the database says of jobs and workers."""
     with services.database.reading() as repository:
-        now = Standing(
-            queued=repository.queued_counts(),
-            states=repository.state_counts(),
-            workers=repository.list_workers(),
-            deliveries=repository.delivery_counts(),
-        )
+        now = repository.measure()
     return Response(services.metrics.render(now), media_type=CONTENT_TYPE_LATEST)

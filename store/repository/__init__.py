@@ -14,6 +14,7 @@ from store.repository.history import HistoryPart
 from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
+from store.repository.measurements import MeasurementPart
 from store.repository.publications import PublicationPart
 from store.repository.queue import QueuePart
 from store.repository.retention import RetentionPart
@@ -24,6 +25,7 @@ __all__ = ["Repository"]
 
 
 class Repository(
+    MeasurementPart,
     BatchPart,
     LeasePart,
     EndingPart,

@@ -105,7 +105,7 @@ def test_the_api_image_installs_no_engine():
     lines = stages()
     chain = [*lines["packages"], *lines["api-packages"], *lines["api-code"], *lines["api"]]
     assert [line for line in chain if "pip install" in line] == [
-        "RUN pip install --constraint constraints.txt '.[api]'",
+        "RUN pip install --constraint constraints.txt '.[api,tracing]'",
         "RUN pip install --no-deps --force-reinstall .",
     ]
     assert "--from=api-code" in " ".join(lines["api"])
