@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from process_tree import Usage, measure
 
-ENVIRONMENTS = Path(__file__).parent.parent / ".venv-peers"
-DRIVERS = Path(__file__).parent / "peer_drivers"
+ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".venv-peers"
+DRIVERS = Path(__file__).resolve().parent / "peer_drivers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,4 +78,5 @@ def run_peer(peer: Peer, task: PeerTask, model: Path, dst: Path) -> Usage:
     return measure(
         [*command, *grid, "--threads", str(task.threads), *peer.options],
         env={**os.environ, **shared, **peer.environment},
+        cwd=dst.parent,  # some leave logs where they stand
     )

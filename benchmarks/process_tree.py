@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -28,15 +29,17 @@ class Usage:
     peak_rss_bytes: int
 
 
-def measure(command: Sequence[str], env: Mapping[str, str] | None = None) -> Usage:
-    """Runs the command to its end; raises SystemExit with its last words where it fails. env: None is this process's.
+def measure(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
+    """Runs the command to its end; raises SystemExit with its last words where it fails.
+
+    env, cwd: None are this process's.
 
     Peak memory is the larger of two: the sum over the process tree, sampled 20 times a second, and the kernel's own
     record of the largest single process, which misses no short peak.
     """
     started_at = time.monotonic()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=cwd)
         sampled = _sample_until_exit(psutil.Process(process.pid))
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
