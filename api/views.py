@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from api.schemas.budget import BudgetView
+from api.schemas.evaluation import EvaluationView
 from api.schemas.files import ArtifactView, CalibrationSetView
 from api.schemas.jobs import (
     AttemptView,
@@ -53,7 +54,7 @@ def job_view(job: Job) -> JobView:
         progress=ProgressView(**asdict(job.progress)),
         error=_error_view(job.error),
         warnings=[dict(warning) for warning in job.warnings],
-        evaluation=None if job.evaluation is None else dict(job.evaluation),
+        evaluation=None if job.evaluation is None else EvaluationView.model_validate(job.evaluation),
         created_at=job.created_at,
         updated_at=job.updated_at,
         started_at=job.started_at,

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli.commands import admin, hub, jobs, keys, local, service, webhooks, workers
+from cli.commands import admin, compare, hub, jobs, keys, local, service, webhooks, workers
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
@@ -29,6 +29,7 @@ def build_app() -> typer.Typer:
     app.command("up")(service.up)
     app.command("run")(local.run)
     app.command("eval")(local.evaluate)
+    app.command("compare")(compare.compare)
     app.command("demo")(service.demo)
     app.command("hub-token")(hub.hub_token)
     app.add_typer(jobs.build_app(), name="jobs")

@@ -14,6 +14,7 @@ from api.deps import BatchId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
 from api.routes.jobs import IdempotencyKey
 from api.schemas.batches import BatchRow, BatchView
+from api.schemas.evaluation import EvaluationView
 from api.schemas.requests import BatchRequest
 from api.views import job_path
 from store.jobs import Batch, BatchMember, Job, model_name
@@ -105,7 +106,7 @@ def _row(member: BatchMember) -> BatchRow:
         fraction=job.progress.fraction,
         artifact_bytes=member.artifact_bytes,
         mean_relative_loss=member.mean_relative_loss,
-        evaluation=None if job.evaluation is None else dict(job.evaluation),
+        evaluation=None if job.evaluation is None else EvaluationView.model_validate(job.evaluation),
         seconds=_seconds(job),
         error=None if job.error is None else job.error.code,
     )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from api.schemas.evaluation import EvaluationView
 from store.jobs import JobState
 
 
@@ -26,7 +27,7 @@ class BatchRow(BaseModel):
     fraction: float
     artifact_bytes: int | None = Field(description="All files of the artifact.")
     mean_relative_loss: float | None = Field(description="Over the linears that are solved so far; null for `rtn`.")
-    evaluation: dict[str, Any] | None
+    evaluation: EvaluationView | None
     seconds: float | None = Field(description="From the first claim to the end.")
     error: str | None = Field(description="Code of the error that ended the job.")
 

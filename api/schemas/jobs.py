@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.evaluation import EvaluationView
 from store.jobs import JobState, Stage
 from store.workers import ObstacleCode
 
@@ -148,7 +149,7 @@ class JobView(BaseModel):
     progress: ProgressView
     error: JobErrorView | None
     warnings: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
+    evaluation: EvaluationView | None = Field(description="Null until it is measured, or where it was not asked for.")
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
