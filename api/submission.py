@@ -88,6 +88,7 @@ def prepare_submission(
         needs=_needs(request, model.estimate),
         priority=request.priority,
         max_attempts=request.max_attempts,
+        deadline_seconds=request.deadline_s,
         labels=dict(request.labels),
         idempotency_key=idempotency_key,
         request_sha256=_request_hash(request, spec),
@@ -206,5 +207,7 @@ def _calibration_set(request: JobRequest, services: Services, principal: Princip
 def _request_hash(request: JobRequest, spec: dict[str, Any]) -> str:
     """Two requests that mean the same job have the same hash, however they spell it."""
     rest = {"labels": request.labels, "priority": request.priority, "max_attempts": request.max_attempts}
+    if request.deadline_s is not None:
+        rest["deadline_s"] = request.deadline_s
     canonical = json.dumps({"spec": spec, **rest}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

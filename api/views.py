@@ -50,6 +50,8 @@ def job_view(job: Job) -> JobView:
         attempt=job.attempt,
         failures=job.failures,
         max_attempts=job.max_attempts,
+        deadline_s=job.deadline_seconds,
+        deadline_at=job.deadline_at,
         worker=job.worker_id,
         progress=ProgressView(**asdict(job.progress)),
         error=_error_view(job.error),

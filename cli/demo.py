@@ -165,6 +165,7 @@ def _submission(model: Path) -> Submission:
         formats=(),
         labels=("from=demo",),
         priority=None,
+        deadline=None,
         evaluate=False,
         idempotency_key=None,
     )

@@ -60,6 +60,8 @@ def job_details(job: dict[str, Any]) -> Table:
         ("created", age_text(job["created_at"])),
         ("labels", " ".join(f"{key}={value}" for key, value in job["labels"].items()) or "-"),
     ]
+    if job["deadline_at"]:
+        rows.append(("deadline", job["deadline_at"]))
     if job["error"]:
         rows.append(("error", f"{job['error']['message']} {job['error']['hint']}".strip()))
     rows.extend(("warning", str(warning.get("message", warning))) for warning in job["warnings"])

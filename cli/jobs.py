@@ -38,6 +38,7 @@ class Submission:
     formats: tuple[str, ...]
     labels: tuple[str, ...]
     priority: int | None
+    deadline: int | None
     evaluate: bool
     idempotency_key: str | None
 
@@ -85,6 +86,7 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
         **({"formats": list(submission.formats)} if submission.formats else {}),
         "labels": dict(_label(text) for text in submission.labels),
         "priority": submission.priority,
+        "deadline_s": submission.deadline,
         "evaluate": submission.evaluate,
     }
     body = {name: value for name, value in fields.items() if value not in (None, {}, [])}

@@ -22,17 +22,21 @@ PAGE = 200
 
 
 def sweep(*, grace_hours: float, data_dir: Path | None, as_json: bool) -> None:
-    """Takes jobs back from silent workers and removes bytes that no job refers to, as every worker does by itself."""
+    """Takes jobs back from silent workers, ends overdue ones, frees unused bytes, as every worker does by itself."""
     with open_database(data_dir) as database:
         with database.transaction() as repository:
             rescued = repository.rescue_expired()
+            overdue = repository.fail_overdue()
             repository.remove_expired_sessions()
         artifacts = ArtifactStore.from_settings(store_settings(data_dir), database.reserve_blob)
         removed = sweep_blobs(database, artifacts, older_than_seconds=grace_hours * 3600)
     if as_json:
-        print_json({"jobs_taken_back": list(rescued), "blobs_removed": removed})
+        print_json({"jobs_taken_back": list(rescued), "jobs_overdue": list(overdue), "blobs_removed": removed})
         return
-    out().print(f"{len(rescued)} jobs were taken back from silent workers; {removed} blobs were removed.")
+    out().print(
+        f"{len(rescued)} jobs were taken back from silent workers; {len(overdue)} failed past their deadline; "
+        f"{removed} blobs were removed."
+    )
 
 
 def requeue(*, job_ids: Sequence[str], all_failed: bool, data_dir: Path | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ class JobState(StrEnum):
     """The states of a job."""
 
     QUEUED = "queued"
-    """In: submit, retry, drain, lost lease. Out: a worker's claim, a cancel. No process owns it, so none can die."""
+    """In: submit, retry, drain, lost lease. Out: a claim, a cancel, its deadline. No process owns it: none can die."""
     RUNNING = "running"
     """In: a claim. Out: the claiming supervisor under its lease token. If it dies, the sweeper requeues on expiry."""
     CANCELLING = "cancelling"
@@ -118,6 +118,7 @@ class NewJob:
 
     calibration_set_id names the stored set whose text is used. idempotency_key is unique per owner.
     request_sha256 is the hash of the canonical request, compared when an idempotency key comes again.
+    deadline_seconds: from the submit, and again from a user's retry, to the time at which the job fails.
     """
 
     owner_key_id: str
@@ -127,6 +128,7 @@ class NewJob:
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
     max_attempts: int = 3
+    deadline_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_sha256: str | None = None
@@ -140,6 +142,7 @@ class Job:
     resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint).
     evaluation: measured quality. lease_expires_at and worker_id are set while a worker holds the job, else None.
     expires_at: when its files go, unless they are pinned.
+    deadline_at: when it fails unless it is over by then.
     """
 
     id: str
@@ -157,6 +160,8 @@ class Job:
     attempt: int
     failures: int
     max_attempts: int
+    deadline_seconds: int | None
+    deadline_at: datetime | None
     lease_token: int
     lease_expires_at: datetime | None
     worker_id: str | None
@@ -172,6 +177,21 @@ class Job:
     finished_at: datetime | None
     pinned: bool
     expires_at: datetime | None
+
+
+DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+def deadline_exceeded(job: Job, stage: Stage | None = None) -> JobError:
+    """Returns the error of a job whose deadline came first. stage: what a worker was doing; None: it waited."""
+    return JobError(
+        code=DEADLINE_EXCEEDED,
+        message=f"The job was not over {job.deadline_seconds} seconds after it was submitted or retried.",
+        hint="A retry starts a new deadline of the same length; submit it with a later one if it needs more time.",
+        retryable=False,
+        stage=stage,
+        attempt=job.attempt or None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

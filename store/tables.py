@@ -118,6 +118,8 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
+    Column("deadline_seconds", Integer),
+    _time("deadline_at", nullable=True),
     Column("lease_token", BigInteger, nullable=False),
     _time("lease_expires_at", nullable=True),
     _text("worker_id", nullable=True),
@@ -150,6 +152,7 @@ jobs = Table(
 )
 _queued = text("state = 'queued'")
 _held = text("lease_expires_at IS NOT NULL")
+_due = text("deadline_at IS NOT NULL AND finished_at IS NULL")
 Index(
     "ix_jobs_queued",
     jobs.c.queue_class,
@@ -161,6 +164,7 @@ Index(
 )
 Index("ix_jobs_held", jobs.c.lease_expires_at, postgresql_where=_held, sqlite_where=_held)
 Index("ix_jobs_owner_held", jobs.c.owner_key_id, postgresql_where=_held, sqlite_where=_held)
+Index("ix_jobs_deadline", jobs.c.deadline_at, postgresql_where=_due, sqlite_where=_due)
 
 turns = Table(
     "turns",

@@ -81,11 +81,14 @@ class Dispatcher:
             self._registered_at = now
 
     def sweep(self) -> None:
-        """Takes back expired leases and wakes workers. Raises StorageUnavailableError."""
+        """Takes back expired leases, ends overdue jobs and wakes workers. Raises StorageUnavailableError."""
         with self._services.database.transaction() as repository:
             rescued = repository.rescue_expired()
+            overdue = repository.fail_overdue()
         if rescued:
             self._log.warning("leases_expired", job_ids=rescued)
+        if overdue:
+            self._log.warning("deadlines_exceeded", job_ids=overdue)
         with self._services.database.reading() as repository:
             counts = repository.queued_counts(self._services.capability)
         woken = [self._wake(queue_class, counts.get(queue_class, 0)) for queue_class in self._queue_classes]

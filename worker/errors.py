@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from core.errors import CalibrationProblem, CoreError, ModelProblem
 from store.errors import StoreError
-from store.jobs import Attempt, JobError
+from store.jobs import DEADLINE_EXCEEDED, Attempt, Job, JobError, deadline_exceeded
 
 
 class Retry(StrEnum):
@@ -101,6 +101,7 @@ RETRY_BY_CODE: Mapping[str, Retry] = {
     "storage_unavailable": Retry.BACKOFF,
     "work_folder_busy": Retry.BACKOFF,
     "poison_job": Retry.NEVER,
+    DEADLINE_EXCEEDED: Retry.NEVER,
 }
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -135,6 +136,12 @@ def failure_from(error: BaseException) -> Failure:
         message=f"{type(error).__name__}: {error}",
         hint="This was not foreseen; the worker's log has the traceback.",
     )
+
+
+def overdue(job: Job) -> AttemptFailedError:
+    """Returns the failure of an attempt that the job's deadline has ended."""
+    error = deadline_exceeded(job)
+    return AttemptFailedError(Failure(code=error.code, message=error.message, hint=error.hint))
 
 
 def _torch_ran_out(error: BaseException) -> bool:

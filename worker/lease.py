@@ -17,6 +17,7 @@ from store.errors import LeaseLostError, StorageUnavailableError
 from store.jobs import Job, JobProgress, JobState, Stage
 from store.repository import Repository
 from store.session import Database
+from worker.errors import AttemptStoppedError, StopReason, overdue
 from worker.joblog import JobLog
 from worker.journal import Journal
 from worker.settings import WorkerSettings
@@ -30,6 +31,13 @@ def lease_clock() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def _due_at(job: Job) -> float | None:
+    """Returns the `lease_clock()` of a just claimed job's deadline, never early; this machine's date is not asked."""
+    if job.deadline_at is None or job.heartbeat_at is None:
+        return None
+    return lease_clock() + (job.deadline_at - job.heartbeat_at).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,7 @@ class Lease:
         self._database = database
         self._settings = settings
         self._renewed_at = claimed_at
+        self._due_at = _due_at(job)
         self._snapshot = Snapshot(stage=Stage.PREFLIGHT, progress=JobProgress())
         self._written: Snapshot | None = None
         self._entered: Stage | None = None
@@ -84,6 +93,19 @@ class Lease:
     def cancel_requested(self) -> bool:
         """Whether a user asked for the job's end."""
         return self._cancel.is_set()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the job's deadline has passed, by what the database said was left of it at the claim."""
+        return self._due_at is not None and lease_clock() >= self._due_at
+
+    def go_on(self) -> None:
+        """Raises LeaseLostError, AttemptStoppedError after a cancel, AttemptFailedError past the deadline."""
+        self.require()
+        if self.cancel_requested:
+            raise AttemptStoppedError(StopReason.CANCEL)
+        if self.overdue:
+            raise overdue(self.job)
 
     @property
     def lost(self) -> bool:

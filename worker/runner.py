@@ -61,14 +61,12 @@ class ChildRunner:
         """Returns the child's result.
 
         Raises AttemptStoppedError where a cancel or a drain ended it, LeaseLostError where the claim was lost on the
-        way, AttemptFailedError where it failed or died.
+        way, AttemptFailedError where it failed or died, or the job's deadline came first.
         """
         while self._take():
             self._look()
         exit_ = self._child.reap()
-        self._lease.require()
-        if self._lease.cancel_requested:
-            raise AttemptStoppedError(StopReason.CANCEL)
+        self._lease.go_on()
         if isinstance(self._last, Result):
             return self._last
         if isinstance(self._last, FailureLine):
@@ -122,7 +120,7 @@ class ChildRunner:
     def _wanted(self) -> Step:
         if self._lease.lost or self._fault is not None:
             return Step.KILL
-        if self._lease.cancel_requested or self._drain.at_once:
+        if self._lease.cancel_requested or self._lease.overdue or self._drain.at_once:
             return Step.STOP_NOW
         return Step.STOP_AFTER_BLOCK if self._drain.requested else Step.NONE
 

@@ -187,9 +187,7 @@ class Supervisor:
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        self._lease.require()
-        if self._lease.cancel_requested:
-            raise AttemptStoppedError(StopReason.CANCEL)
+        self._lease.go_on()
         if self._services.drain.at_once:
             raise AttemptStoppedError(StopReason.DRAIN)
 

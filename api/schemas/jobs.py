@@ -44,6 +44,8 @@ JOB_EXAMPLE: dict[str, Any] = {
     "attempt": 1,
     "failures": 0,
     "max_attempts": 3,
+    "deadline_s": 3600,
+    "deadline_at": "2026-11-24T10:00:00Z",
     "worker": "wrk_0199b2c4d5e67f0190a1b2c3d4e5f6aa",
     "progress": {
         "fraction": 0.42,
@@ -145,6 +147,8 @@ class JobView(BaseModel):
     attempt: int = Field(description="Numbers every claim and never falls.")
     failures: int = Field(description="What the retry budget counts.")
     max_attempts: int
+    deadline_s: int | None
+    deadline_at: datetime | None = Field(description="When it fails unless it is over by then; null: no deadline.")
     worker: str | None
     progress: ProgressView
     error: JobErrorView | None

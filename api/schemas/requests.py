@@ -16,6 +16,7 @@ from store.jobs import NewJob
 BUILTIN_SET = "builtin"
 LABELS_MAX = 32
 BATCH_JOBS_MAX = 100
+DEADLINE_MAX_SECONDS = 365 * 24 * 3600
 
 
 def default_of(config_class: type[Any], name: str) -> Any:  # noqa: ANN401 - of whatever type the field has
@@ -164,6 +165,15 @@ class JobOptions(MethodOptions):
     )
     max_attempts: int = Field(
         default=default_of(NewJob, "max_attempts"), ge=1, le=10, description="Attempts before a failure is final."
+    )
+    deadline_s: int | None = Field(
+        default=default_of(NewJob, "deadline_seconds"),
+        ge=1,
+        le=DEADLINE_MAX_SECONDS,
+        description=(
+            "Seconds from the submit: a job that is not over by then fails with `deadline_exceeded`. A retry starts "
+            "them anew. No deadline by default."
+        ),
     )
 
 

@@ -54,6 +54,10 @@ def submit(
     formats: FormatOption = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Give it again for more.")] = None,
     priority: Annotated[int | None, typer.Option("--priority", help="Higher goes first.", show_default="0")] = None,
+    deadline: Annotated[
+        int | None,
+        typer.Option("--deadline", metavar="SECONDS", help="From now; a job that is not over by then fails."),
+    ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Let the worker measure perplexity before and after.")
     ] = False,
@@ -81,6 +85,7 @@ def submit(
             formats=tuple(str(name) for name in formats or ()),
             labels=tuple(label or ()),
             priority=priority,
+            deadline=deadline,
             evaluate=evaluate,
             idempotency_key=idempotency_key,
         ),

@@ -1,4 +1,4 @@
-"""How a claim ends: published, failed, cancelled, given back, or taken from a worker that fell silent."""
+"""How a claim ends: published, failed, cancelled, given back, taken from a silent worker; and the end of waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import and_, insert, select, update
 
 from store.errors import LeaseLostError, WrongStateError
 from store.ids import IdPrefix, new_id
-from store.jobs import HELD_STATES, EventKind, Job, JobError, JobState, NewArtifact, Stage
+from store.jobs import HELD_STATES, EventKind, Job, JobError, JobState, NewArtifact, Stage, deadline_exceeded
 from store.repository.base import Guard, RepositoryBase
 from store.repository.clock import database_time
 from store.repository.rows import error_to_document, job_from_row
@@ -21,7 +21,7 @@ RESCUE_BATCH = 100
 
 
 class EndingPart(RepositoryBase):
-    """Each method but `rescue_expired` raises LeaseLostError where the token is no longer the job's."""
+    """Each method with a token raises LeaseLostError where it is no longer the job's."""
 
     def succeed(
         self,
@@ -130,6 +130,25 @@ class EndingPart(RepositoryBase):
         for job in expired:
             self._rescue(job)
         return tuple(job.id for job in expired)
+
+    def fail_overdue(self) -> tuple[str, ...]:
+        """Ends queued jobs whose deadline has passed and returns their ids; at most RESCUE_BATCH a call.
+
+        A job that a worker holds is ended by that worker.
+        """
+        statement = (
+            select(jobs)
+            .where(jobs.c.state == JobState.QUEUED, jobs.c.finished_at.is_(None), jobs.c.deadline_at <= database_time())
+            .order_by(jobs.c.deadline_at)
+            .limit(RESCUE_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        overdue = [job_from_row(row) for row in self._connection.execute(statement)]
+        for job in overdue:
+            document = error_to_document(deadline_exceeded(job))
+            guard = Guard(job.id, frozenset({JobState.QUEUED}), job.lease_token)
+            self._transition(guard, JobState.FAILED, EventKind.FAILED, {"error": document}, error=document)
+        return tuple(job.id for job in overdue)
 
     def _rescue(self, job: Job) -> Job:
         if job.state is JobState.CANCELLING:

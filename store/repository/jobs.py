@@ -30,6 +30,11 @@ NO_PROGRESS: dict[str, Any] = {
 }
 
 
+def _deadline(seconds: int | None) -> dict[str, Any]:
+    """Returns the columns of a deadline that starts to count now."""
+    return {"deadline_seconds": seconds, "deadline_at": None if seconds is None else database_time(seconds)}
+
+
 def _new_columns(new: NewJob) -> dict[str, Any]:
     """Returns the columns of a job that nobody has touched yet."""
     submitted = {
@@ -46,6 +51,7 @@ def _new_columns(new: NewJob) -> dict[str, Any]:
         "idempotency_key": new.idempotency_key,
         "request_sha256": new.request_sha256,
         "max_attempts": new.max_attempts,
+        **_deadline(new.deadline_seconds),
     }
     counters = {"attempt": 0, "failures": 0, "lease_token": 0, "version": 1, "event_count": 1}
     times = dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
@@ -133,7 +139,7 @@ class JobPart(RepositoryBase):
                 assert_never(job.state)
 
     def retry(self, job_id: str, owner: str | None = None) -> Job:
-        """Queues a failed or cancelled job again with a fresh retry budget; a queued one stays as it is.
+        """Queues a failed or cancelled job again with a fresh retry budget and deadline; a queued one stays as it is.
 
         Raises NotFoundError, or WrongStateError for a job that runs or has succeeded.
         """
@@ -142,8 +148,9 @@ class JobPart(RepositoryBase):
             return job
         if job.state not in RETRYABLE_STATES:
             raise WrongStateError(job_id, job.state, "retried")
-        fresh = {"failures": 0, "available_at": database_time(), "started_at": None, "heartbeat_at": None}
-        return self._user_transition(job, JobState.QUEUED, EventKind.RETRIED, {**fresh, "error": None, **NO_PROGRESS})
+        fresh = {"failures": 0, "error": None, "available_at": database_time(), **_deadline(job.deadline_seconds)}
+        values = {**fresh, "started_at": None, "heartbeat_at": None, **NO_PROGRESS}
+        return self._user_transition(job, JobState.QUEUED, EventKind.RETRIED, values)
 
     def delete_job(self, job_id: str, owner: str | None = None) -> None:
         """Removes a finished job with its history and artifact rows; the sweep frees the bytes that were only its own.

@@ -31,7 +31,8 @@ def held_by_owner() -> Subquery:
 
 def claimable(capability: Capability | None = None) -> ColumnElement[bool]:
     """The jobs that a worker may claim now, of whatever class. capability: what it has; None: enough for any job."""
-    waiting = and_(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time())
+    in_time = or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > database_time())
+    waiting = and_(jobs.c.state == JobState.QUEUED, jobs.c.available_at <= database_time(), in_time)
     if capability is None:
         return waiting
     return and_(

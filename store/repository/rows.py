@@ -69,6 +69,8 @@ def job_from_row(row: Row[Any]) -> Job:
         attempt=row.attempt,
         failures=row.failures,
         max_attempts=row.max_attempts,
+        deadline_seconds=row.deadline_seconds,
+        deadline_at=row.deadline_at,
         lease_token=row.lease_token,
         lease_expires_at=row.lease_expires_at,
         worker_id=row.worker_id,

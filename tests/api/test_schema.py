@@ -32,7 +32,7 @@ REQUEST_ONLY = {
     "targets",
     "evaluate",
 }
-REQUEST_ONLY |= {"needs", "publish_to", "labels", "priority", "max_attempts"}
+REQUEST_ONLY |= {"needs", "publish_to", "labels", "priority", "max_attempts", "deadline_s"}
 
 
 def defaults_of(config_class: type[Any]) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def test_request_defaults_are_the_configs_defaults():
     assert {name: CalibrationOptions.model_fields[name].default for name in calibration} == calibration
     for name in ("priority", "max_attempts"):
         assert JobRequest.model_fields[name].default == default_of(NewJob, name)
+    assert JobRequest.model_fields["deadline_s"].default == default_of(NewJob, "deadline_seconds")
 
 
 def test_an_empty_request_is_the_configs_own_default():

@@ -116,8 +116,9 @@ def test_a_job_that_fails_says_why_and_exits_with_1(at_service: Bitmill, models:
 
 def test_a_cancelled_job_exits_with_5(at_service: Bitmill, models: Path):
     """Whoever watches a job that another one cancels learns it from the exit code."""
-    many = ("--group-size", "32", "--samples", "64", "--seq-len", "256")
+    many = ("--group-size", "32", "--samples", "64", "--seq-len", "256", "--deadline", "3600")
     job_id = at_service("jobs", "submit", "--model", str(models / "tiny"), *many).stdout.strip()
+    assert json.loads(at_service("jobs", "get", job_id, "--json").stdout)["deadline_s"] == 3600
     assert at_service("jobs", "cancel", job_id).returncode == ExitCode.OK
     assert at_service("jobs", "watch", job_id).returncode == ExitCode.CANCELLED
     without = at_service("jobs", "download", job_id, "--dst", "never")
@@ -127,7 +128,12 @@ def test_a_cancelled_job_exits_with_5(at_service: Bitmill, models: Path):
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [(("--bits", "5"), "bits"), (("--group-size", "48"), "group_size"), (("--damp-percent", "2"), "damp_percent")],
+    [
+        (("--bits", "5"), "bits"),
+        (("--group-size", "48"), "group_size"),
+        (("--damp-percent", "2"), "damp_percent"),
+        (("--deadline", "0"), "deadline_s"),
+    ],
 )
 def test_a_refused_option_is_named_with_what_is_allowed(
     at_service: Bitmill, models: Path, options: tuple[str, str], field: str

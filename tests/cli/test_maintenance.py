@@ -89,8 +89,15 @@ def test_a_sweep_takes_a_job_back_from_a_dead_worker(database: Database):
     job = submit(database)
     with database.transaction() as repository:
         repository.claim("wrk_dead", "default", lease_seconds=-1)
-    assert run("sweep") == {"jobs_taken_back": [job.id], "blobs_removed": 0}
+    assert run("sweep") == {"jobs_taken_back": [job.id], "jobs_overdue": [], "blobs_removed": 0}
     assert states(database, job.id) == [JobState.QUEUED]
+
+
+def test_a_sweep_fails_what_waited_too_long(database: Database):
+    """A job past its deadline."""
+    job = submit(database, deadline_seconds=-1)
+    assert run("sweep")["jobs_overdue"] == [job.id]
+    assert states(database, job.id) == [JobState.FAILED]
 
 
 def test_export_copies_to_another_database(database: Database, tmp_path: Path):

@@ -45,7 +45,7 @@ def _pages(database: Database, owner: str | None, job_filter: JobFilter, page_si
 
 def test_submitted_job_reads_back(database: Database) -> None:
     """What add_job returns is what get_job reads, and holds what was submitted."""
-    new = new_job(labels={"team": "x"}, priority=3, max_attempts=5, queue_class="gpu")
+    new = new_job(labels={"team": "x"}, priority=3, max_attempts=5, queue_class="gpu", deadline_seconds=60)
     with database.transaction() as repository:
         job, created = repository.add_job(new)
     with database.reading() as repository:
@@ -53,6 +53,7 @@ def test_submitted_job_reads_back(database: Database) -> None:
     assert created
     assert (job.state, job.attempt, job.failures, job.version) == (JobState.QUEUED, 0, 0, 1)
     assert (job.spec, job.labels, job.priority, job.max_attempts, job.queue_class) == (SPEC, {"team": "x"}, 3, 5, "gpu")
+    assert job.deadline_seconds == 60
     assert job.created_at.tzinfo is UTC
     assert abs(datetime.now(UTC) - job.created_at) < timedelta(seconds=30)
 

@@ -40,15 +40,17 @@ class Bench:
             (folder / "plan.json").write_text(json.dumps(plan))
         return folder
 
-    def submit(self, *, max_attempts: int = 3, **plan: object) -> Job:
+    def submit(self, *, max_attempts: int = 3, deadline_seconds: int | None = None, **plan: object) -> Job:
         """Stores a job about a copy of the tiny model."""
         self.model(**plan)
-        return self.add({"source": "path", "root": "models", "path": "tiny"}, max_attempts=max_attempts)
+        model = {"source": "path", "root": "models", "path": "tiny"}
+        return self.add(model, max_attempts=max_attempts, deadline_seconds=deadline_seconds)
 
-    def add(self, model: Mapping[str, Any], *, max_attempts: int = 3) -> Job:
+    def add(self, model: Mapping[str, Any], *, max_attempts: int = 3, deadline_seconds: int | None = None) -> Job:
         """Stores a job about any model."""
         spec = {"model": model, "quantization": RTNConfig(group_size=32).to_dict(), "calibration": None, "targets": []}
-        new = NewJob(owner_key_id=OWNER, spec=spec, calibration_set_id=None, max_attempts=max_attempts)
+        limits = {"max_attempts": max_attempts, "deadline_seconds": deadline_seconds}
+        new = NewJob(owner_key_id=OWNER, spec=spec, calibration_set_id=None, **limits)
         with self.services.database.transaction() as repository:
             return repository.add_job(new)[0]
 

@@ -33,7 +33,8 @@ export const canRetry = (job: Job): boolean => job.state === "failed" || job.sta
 
 /** Returns the request that a job's spec is: without what another request would not carry. */
 export function requestOf(job: Job): Spec {
-  return { ...job.spec, labels: job.labels, priority: job.priority, max_attempts: job.max_attempts };
+  const { labels, priority, max_attempts, deadline_s } = job;
+  return { ...job.spec, labels, priority, max_attempts, ...(deadline_s === null ? {} : { deadline_s }) };
 }
 
 export interface Difference {
