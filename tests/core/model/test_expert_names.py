@@ -31,7 +31,8 @@ def test_no_tensor_is_left_over_and_none_is_renamed(family: str, tmp_path: Path)
         skeleton = Skeleton.open(source, reader)
         assert set(skeleton.names.source_of.values()) == set(reader.names())
         assert skeleton.names.unused == ()
-        assert BlockRecords(skeleton=skeleton, config=GPTQConfig(group_size=16)).shapes() == facts.linears
+        records = BlockRecords(skeleton=skeleton, config=GPTQConfig(group_size=16), source=reader)
+        assert records.shapes() == facts.linears
     assert facts.experts == 4
     assert facts.fused_experts == 0
     assert any(isinstance(module, SplitExperts) for module in skeleton.model.modules())
