@@ -112,13 +112,7 @@ def succeed(service: Service, perplexity: float, megabytes: int, **options: Any)
     solve(service, job, BLOCKS, scale=perplexity - 11.5)
     for name in ("packing", "evaluating", "publishing"):
         event(service, job, "stage_started", {"stage": name})
-    evaluation = {
-        "text": "builtin:evaluation",
-        "tokens": 8192,
-        "perplexity_float": 11.63,
-        "perplexity_quantized": perplexity,
-        "perplexity_ratio": perplexity / 11.63,
-    }
+    evaluation = evaluated(perplexity, megabytes)
     files = [stored(service, name, content) for name, content in small_files(job.id).items()]
     # As large as a model's, without its bytes: nobody downloads this one.
     files.append(
@@ -132,6 +126,34 @@ def succeed(service: Service, perplexity: float, megabytes: int, **options: Any)
     with service.services.database.transaction() as repository:
         repository.succeed(job.id, job.lease_token, files, evaluation, [])
     return job.id
+
+
+def evaluated(perplexity: float, megabytes: int) -> dict[str, Any]:
+    """Returns what the evaluation stage would have measured."""
+    return {
+        "text": "builtin:evaluation",
+        "seq_len": 512,
+        "tokens": 8176,
+        "perplexity_float": 11.63,
+        "perplexity_quantized": perplexity,
+        "perplexity_ratio": perplexity / 11.63,
+        "kl_divergence": 0.9 * math.log(perplexity / 11.6),
+        "top1_agreement": 1 - 0.9 * math.log(perplexity / 11.6),
+        "bytes_float": 269_060_552,
+        "bytes_quantized": megabytes * 1_000_000,
+        "peak_rss_bytes": 904_400_896,
+        "sample": {
+            "prompt": "In one sentence: what does a mill do?",
+            "float": "A mill is a machine that grinds grain into flour, using stones, rollers or hammers.",
+            "quantized": "A mill is a machine that grinds grain into flour with stones or rollers.",
+            "decode": {
+                "kernel": "expanded",
+                "device": "cpu",
+                "tokens_per_second_float": 21.42,
+                "tokens_per_second_quantized": 21.07,
+            },
+        },
+    }
 
 
 def fail(service: Service) -> str:

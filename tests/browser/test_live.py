@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.api.service import Service
 from tests.browser.conftest import OpenPage, served_in, url_of
-from tests.browser.staging import advance, fail, register, run, start, submit
+from tests.browser.staging import advance, fail, register, run, start, submit, succeed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -67,6 +68,73 @@ def test_filters_live_in_the_address(service: Service, open_page: OpenPage):
         expect_rows(page, queued)
         page.get_by_label("Method").select_option("rtn")
         page.get_by_text("No job fits these filters.").wait_for()
+
+
+def test_labels_with_spaces_are_filtered_by(service: Service, open_page: OpenPage):
+    """Each label is added and taken away by itself; what is no label is not asked for."""
+    labels = {"study": "bits per weight: 3", "team": "search"}
+    both, one = submit(service, labels=labels)["id"], submit(service, labels={"team": "search"})["id"]
+    with open_page(f"{url_of(service)}#/jobs") as page:
+        add = page.get_by_label("Add a label")
+        for label, rows in (("team:search", (both, one)), ("study:bits per weight: 3", (both,))):
+            add.fill(label)
+            add.press("Enter")
+            expect_rows(page, *rows)
+        page.reload()
+        expect_rows(page, both)
+        page.get_by_role("button", name="Remove the label study:bits per weight: 3").click()
+        expect_rows(page, both, one)
+        add.fill("nonsense")
+        add.press("Enter")
+        assert page.url.endswith("?label=team%3Asearch")
+
+
+def test_files_are_pinned_and_kept_until_a_day(service: Service, open_page: OpenPage):
+    """What is chosen is stored by the API and shown, and can be taken back."""
+    register(service)
+    job = succeed(service, 12.15, 118)
+    with open_page(f"{url_of(service)}#/jobs/{job}") as page:
+        page.get_by_text("No day is set on which the files go.").wait_for()
+        page.get_by_role("button", name="Pin", exact=True).click()
+        page.get_by_text("Pinned: the files stay until they are deleted.").wait_for()
+        assert stored(service, job)["pinned"] is True
+        page.get_by_role("button", name="Unpin").click()
+        page.get_by_label("Keep until the end of").fill("2031-05-17")
+        page.get_by_text(re.compile(r"^The files go on .*2031")).wait_for()
+        ends = datetime.fromisoformat(stored(service, job)["expires_at"]).astimezone()
+        assert (ends.date().isoformat(), ends.hour) == ("2031-05-17", 23)
+        page.get_by_label("Keep until the end of").fill("")
+        page.get_by_text("No day is set on which the files go.").wait_for()
+
+
+def test_an_evaluation_is_told_in_words(service: Service, open_page: OpenPage):
+    """Every measure, both answers, and what the rate of decoding was measured with."""
+    register(service)
+    job = succeed(service, 12.15, 118)
+    with open_page(f"{url_of(service)}#/jobs/{job}") as page:
+        card = page.locator(".card", has=page.get_by_role("heading", name="Against the float model"))
+        card.wait_for()
+        told, measured = card.inner_text(), stored(service, job)["evaluation"]
+        for words in ("11.63", "12.15", "1.045", "KL divergence", "95.8%", "269 MB", "21.1", "expanded", "904 MB"):
+            assert words in told
+        for answer in ("float", "quantized"):
+            assert measured["sample"][answer] in told
+
+
+def test_a_hub_token_is_stored_and_forgotten(service: Service, open_page: OpenPage):
+    """It goes to the API and is not shown again; forgetting it asks first."""
+    with open_page(f"{url_of(service)}#/keys") as page:
+        page.get_by_role("button", name="Store a token").click()
+        dialog = page.get_by_role("dialog", name="Token of the model hub")
+        dialog.get_by_label("Token", exact=False).fill("hf_secret_of_mine")
+        dialog.get_by_role("button", name="Store it").click()
+        page.get_by_text(re.compile("^Stored on ")).wait_for()
+        assert service.client.get("/v1/hub-token").json()["stored"] is True
+        assert "hf_secret_of_mine" not in page.content()
+        page.get_by_role("button", name="Forget it").click()
+        page.get_by_role("dialog").get_by_role("button", name="Forget it").click()
+        page.get_by_text(re.compile("^None is stored")).wait_for()
+        assert service.client.get("/v1/hub-token").json()["stored"] is False
 
 
 def test_pages_come_as_one_scrolls(service: Service, open_page: OpenPage):
@@ -146,6 +214,12 @@ def test_a_drained_worker_shows_it(service: Service, open_page: OpenPage):
         page.get_by_text("Drained").wait_for()
         page.get_by_role("button", name="Let it work again").click()
         page.get_by_text("Idle").wait_for()
+
+
+def stored(service: Service, job: str) -> dict[str, Any]:
+    """Returns the job as the API tells it."""
+    found: dict[str, Any] = service.client.get(f"/v1/jobs/{job}").json()
+    return found
 
 
 def expect_rows(page: Page, *jobs: str) -> None:

@@ -21,6 +21,7 @@ VIEWS = {
     "overview": ("", "Overview"),
     "jobs": ("#/jobs", "Jobs"),
     "jobs-failed": ("#/jobs?state=failed", "Jobs"),
+    "jobs-labels": ("#/jobs?label=study%3Abits&label=team%3Asearch%20and%20more", "Jobs"),
     "job-running": ("#/jobs/{running}", "SmolLM2-135M-Instruct"),
     "job-queued": ("#/jobs/{queued}", "SmolLM2-135M-Instruct"),
     "job-succeeded": ("#/jobs/{succeeded[0]}", "SmolLM2-135M-Instruct"),

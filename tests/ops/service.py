@@ -79,10 +79,10 @@ def run_bitmill(*arguments: str, timeout: float = 60, **variables: str) -> subpr
 
 @contextmanager
 def running_service(
-    data_dir: Path, models: Path | None = None, cache_dir: Path | None = None
+    data_dir: Path, models: Path | None = None, cache_dir: Path | None = None, **settings: str
 ) -> Iterator[RunningService]:
-    """Yields a ready service; on leaving, every process that belonged to it is gone."""
-    variables = environment(models, BITMILL_CACHE_DIR=str(cache_dir or data_dir.parent / "cache"))
+    """Yields a ready service, settings by their variables; on leaving, every process of it is gone."""
+    variables = environment(models, BITMILL_CACHE_DIR=str(cache_dir or data_dir.parent / "cache"), **settings)
     command = [*BITMILL, "up", "--data-dir", str(data_dir), "--port", str(free_port()), "--json"]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables, start_new_session=True)
     family: list[psutil.Process] = []

@@ -5,6 +5,8 @@ type Schemas = components["schemas"];
 
 export type Job = Schemas["JobView"];
 export type JobState = Job["state"];
+export type Evaluation = Schemas["EvaluationView"];
+export type HubToken = Schemas["HubTokenView"];
 export type JobError = Schemas["JobErrorView"];
 export type Progress = Schemas["JobProgressView"];
 export type JobEvent = Schemas["EventView"];

@@ -1,5 +1,5 @@
 // Jobs and rows of a batch in one form, to be put side by side.
-import type { Artifact, Batch, Job, JobState, Linear } from "../api/types";
+import type { Artifact, Batch, Evaluation, Job, JobState, Linear } from "../api/types";
 import { type Spec, shortModel, summaryOf } from "./jobs";
 
 export interface Entry {
@@ -9,15 +9,18 @@ export interface Entry {
   spec: Spec;
   size: number | null;
   perplexity: number | null;
+  kl: number | null;
+  agreement: number | null;
   meanLoss: number | null;
   seconds: number | null;
   linears: readonly Linear[];
 }
 
-const perplexityOf = (evaluation: Record<string, unknown> | null): number | null => {
-  const value = evaluation?.["perplexity_quantized"];
-  return typeof value === "number" ? value : null;
-};
+const measuresOf = (evaluation: Evaluation | null | undefined): Pick<Entry, "perplexity" | "kl" | "agreement"> => ({
+  perplexity: evaluation?.perplexity_quantized ?? null,
+  kl: evaluation?.kl_divergence ?? null,
+  agreement: evaluation?.top1_agreement ?? null,
+});
 
 export function meanLoss(linears: readonly Linear[]): number | null {
   const losses = linears.flatMap(({ relative_loss }) => (relative_loss === null ? [] : [relative_loss]));
@@ -32,7 +35,7 @@ export function entryOfJob(job: Job, files: readonly Artifact[], linears: readon
     state: job.state,
     spec: job.spec,
     size: files.length === 0 ? null : files.reduce((sum, file) => sum + file.size_bytes, 0),
-    perplexity: perplexityOf(job.evaluation),
+    ...measuresOf(job.evaluation),
     meanLoss: meanLoss(linears),
     seconds: started_at && finished_at ? (Date.parse(finished_at) - Date.parse(started_at)) / 1000 : null,
     linears,
@@ -48,7 +51,7 @@ export function entriesOfBatch(batch: Batch): Entry[] {
       state: row.state,
       spec,
       size: row.artifact_bytes,
-      perplexity: perplexityOf(row.evaluation),
+      ...measuresOf(row.evaluation),
       meanLoss: row.mean_relative_loss,
       seconds: row.seconds,
       linears: [],

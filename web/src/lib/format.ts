@@ -55,6 +55,8 @@ export function parameters(count: number): string {
 }
 
 export const percent = (fraction: number): string => `${Math.floor(fraction * 100)}%`;
+/** `91.3%`: a share with the digit in which good ones differ. */
+export const percentOf = (share: number): string => `${(share * 100).toFixed(1)}%`;
 export const plural = (count: number, one: string, many = `${one}s`): string => `${count.toLocaleString("en-US")} ${count === 1 ? one : many}`;
 
 export function clock(time: string): string {
@@ -65,6 +67,17 @@ export function moment(time: string): string {
   const options = { dateStyle: "medium", timeStyle: "short" } as const;
   return new Date(time).toLocaleString(undefined, options);
 }
+
+const two = (part: number): string => String(part).padStart(2, "0");
+
+/** Returns a time's day where the reader is, as a date field writes it. */
+export function dayOf(time: string): string {
+  const at = new Date(time);
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+}
+
+/** Returns the last second of a day where the reader is. */
+export const endOfDay = (day: string): string => new Date(`${day}T23:59:59`).toISOString();
 
 /** `desc_act_static` → `Desc act static`. */
 export function words(name: string): string {

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import uPlot from "uplot";
 
 import { type Entry, letter, overlay } from "../lib/compare";
-import { bytes, duration, number } from "../lib/format";
+import { bytes, duration, number, percentOf } from "../lib/format";
 import { differences } from "../lib/jobs";
 import { paretoFront } from "../lib/series";
 import { hrefTo } from "../router";
@@ -98,13 +98,15 @@ export function ResultTable({ entries }: { entries: readonly Entry[] }) {
     <StateBadge state={entry.state} />,
     entry.size === null ? "–" : bytes(entry.size),
     entry.perplexity === null ? "–" : number(entry.perplexity, 4),
+    entry.kl === null ? "–" : number(entry.kl),
+    entry.agreement === null ? "–" : percentOf(entry.agreement),
     entry.meanLoss === null ? "–" : number(entry.meanLoss),
     entry.seconds === null ? "–" : duration(entry.seconds),
     best.has(at) ? "not beaten" : "",
   ]);
   return (
     <Card title="Results" class="flush-table">
-      <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6]} rows={rows} />
+      <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "KL, nats", "Same top 1", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6, 7, 8]} rows={rows} />
     </Card>
   );
 }

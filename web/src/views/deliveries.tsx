@@ -1,4 +1,6 @@
 // A webhook's messages, newest first, and sending one again.
+import { useEffect } from "preact/hooks";
+
 import { api, body } from "../api/client";
 import type { Delivery } from "../api/types";
 import { ago, words } from "../lib/format";
@@ -10,11 +12,19 @@ import { DataTable } from "../ui/parts";
 
 const SHOWN = 20;
 const REFRESH_MS = 3000;
+const PENDING_MS = 1000;
 
 export function Deliveries({ webhook }: { webhook: string }) {
   const params = { path: { webhook_id: webhook }, query: { page_size: SHOWN } };
   const { data, reload } = useResource(`deliveries ${webhook}`, (signal) => body(api.GET("/v1/webhooks/{webhook_id}/deliveries", { params, signal })));
   useEvents(() => true, reload, REFRESH_MS);
+  const waits = data?.data.some(({ state }) => state === "pending") ?? false;
+  useEffect(() => {
+    // No event tells of an attempt.
+    if (!waits) return undefined;
+    const timer = setInterval(reload, PENDING_MS);
+    return () => clearInterval(timer);
+  }, [waits, reload]);
   const again = async (delivery: Delivery): Promise<void> => {
     const path = { webhook_id: webhook, delivery_id: delivery.id };
     if (await attempt(() => body(api.POST("/v1/webhooks/{webhook_id}/deliveries/{delivery_id}:replay", { params: { path } })))) {

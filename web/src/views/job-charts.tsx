@@ -45,11 +45,12 @@ function LossChart({ rows }: { rows: readonly Linear[] }) {
   const options = (): Omit<uPlot.Options, "width" | "height"> => ({
     scales: { x: { time: false }, y: { distr: 3 } },
     axes: [blockAxis(rows.map((row) => row.block)), logAxis((value) => number(value, 1))],
-    series: [{}, dots("running", 6), dots("failed", 9)],
+    series: [{}, dots("running", 6), { paths: () => null, points: { show: false } }],
+    hooks: { draw: [(plot) => drawTriangles(plot, plot.data[2]!)] },
     cursor: { points: { size: 11 }, y: false, drag: { x: true, y: false } },
   });
   const describe = (at: number | null): string => {
-    if (at === null || !rows[at]) return far.size > 0 ? `${plural(rows.length, "linear")}; ${plural(far.size, "outlier")}, drawn larger and in red` : `${plural(rows.length, "linear")}; no outliers`;
+    if (at === null || !rows[at]) return far.size > 0 ? `${plural(rows.length, "linear")}; ${plural(far.size, "outlier")}, drawn as red triangles` : `${plural(rows.length, "linear")}; no outliers`;
     const row = rows[at];
     return `${row.linear}: relative loss ${number(shownLoss(row) ?? 0)}${far.has(at) ? ", an outlier" : ""}`;
   };
@@ -66,6 +67,34 @@ function LossChart({ rows }: { rows: readonly Linear[] }) {
       />
     </Card>
   );
+}
+
+const TRIANGLE_PX = 7;
+
+/** Draws what stands out in a shape of its own, so that it is told without its colour. */
+function drawTriangles(plot: uPlot, losses: ArrayLike<number | null | undefined>): void {
+  const { ctx, bbox } = plot;
+  const half = TRIANGLE_PX * devicePixelRatio;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top - half, bbox.width, bbox.height + half);
+  ctx.clip();
+  ctx.fillStyle = colour("failed");
+  ctx.strokeStyle = colour("surface");
+  ctx.lineWidth = devicePixelRatio;
+  Array.from(losses).forEach((loss, at) => {
+    if (loss == null) return;
+    const x = plot.valToPos(at, "x", true);
+    const y = plot.valToPos(loss, "y", true);
+    ctx.beginPath();
+    ctx.moveTo(x, y - half);
+    ctx.lineTo(x + half, y + half * 0.75);
+    ctx.lineTo(x - half, y + half * 0.75);
+    ctx.closePath();
+    ctx.fill();
+    ctx.stroke();
+  });
+  ctx.restore();
 }
 
 /** Points without a line. */

@@ -1,42 +1,66 @@
-// What quantization cost, measured against the float model. The known measures come first and in words; others follow.
-import { number, words } from "../lib/format";
+// What quantization cost, measured against the float model: the measures in words, then both models' answers.
+import type { Evaluation } from "../api/types";
+import { bytes, number, percentOf } from "../lib/format";
+import { figuresOf } from "../lib/evaluation";
 import { Card, Facts } from "../ui/parts";
 
-type Evaluation = Record<string, unknown>;
-
-const HEADLINES = ["perplexity_float", "perplexity_quantized", "perplexity_ratio"];
-
-function show(value: unknown): string {
-  if (typeof value === "number") return number(value, 4);
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
 export function EvaluationCard({ evaluation }: { evaluation: Evaluation }) {
-  const float = evaluation["perplexity_float"];
-  const quantized = evaluation["perplexity_quantized"];
-  const ratio = evaluation["perplexity_ratio"];
-  const rest = Object.entries(evaluation).filter(([name, value]) => !HEADLINES.includes(name) && value !== null);
+  const figures = figuresOf(evaluation);
+  const facts = factsOf(evaluation);
   return (
-    <Card title="Against the float model">
-      {typeof float === "number" && typeof quantized === "number" && (
+    <Card title="Against the float model" aside={<span class="quiet">{measuredOn(evaluation)}</span>}>
+      {figures.length > 0 && (
         <div class="figures">
-          <div>
-            <b>{number(float, 4)}</b>
-            <span>perplexity, float</span>
-          </div>
-          <div>
-            <b>{number(quantized, 4)}</b>
-            <span>perplexity, quantized</span>
-          </div>
-          {typeof ratio === "number" && (
-            <div>
-              <b>× {ratio.toFixed(3)}</b>
-              <span>ratio; 1 is no loss</span>
+          {figures.map(({ value, name }) => (
+            <div key={name}>
+              <b>{value}</b>
+              <span>{name}</span>
             </div>
-          )}
+          ))}
         </div>
       )}
-      <Facts rows={rest.map(([name, value]) => [words(name), <span class="wrap">{show(value)}</span>] as const)} />
+      {evaluation.sample && <Answers sample={evaluation.sample} />}
+      {facts.length > 0 && <Facts rows={facts} />}
     </Card>
   );
+}
+
+function measuredOn({ tokens, text }: Evaluation): string {
+  if (tokens == null) return "";
+  return `${tokens.toLocaleString("en-US")} tokens${text ? ` of ${text.startsWith("builtin:") ? "built-in text" : text}` : ""}`;
+}
+
+function Answers({ sample }: { sample: NonNullable<Evaluation["sample"]> }) {
+  return (
+    <section class="answers" aria-labelledby="answers-title">
+      <h3 id="answers-title">Asked: {sample.prompt}</h3>
+      <div class="answer-pair">
+        <Answer name="Float" text={sample.float} />
+        <Answer name="Quantized" text={sample.quantized} />
+      </div>
+    </section>
+  );
+}
+
+function Answer({ name, text }: { name: string; text: string | null | undefined }) {
+  return (
+    <figure>
+      <figcaption>{name}</figcaption>
+      <blockquote>{text || "It said nothing."}</blockquote>
+    </figure>
+  );
+}
+
+function factsOf(evaluation: Evaluation): (readonly [string, string])[] {
+  const { bytes_float: before, bytes_quantized: after, peak_rss_bytes: peak } = evaluation;
+  const decode = evaluation.sample?.decode;
+  const rows: (readonly [string, string])[] = [];
+  if (before && after) rows.push(["Weights", `${bytes(before)} as floats, ${bytes(after)} quantized: ${percentOf(after / before)}`]);
+  if (decode?.tokens_per_second_quantized != null) {
+    const float = decode.tokens_per_second_float == null ? "" : `, float ${number(decode.tokens_per_second_float)}`;
+    const kernel = decode.kernel === "expanded" ? "weights expanded to floats: a loader’s packed kernel has another rate" : `kernel ${decode.kernel ?? "not told"}`;
+    rows.push(["Decoding", `${number(decode.tokens_per_second_quantized)} tokens per second${float} (${decode.device ?? "device not told"}, ${kernel})`]);
+  }
+  if (peak != null) rows.push(["Peak memory", `${bytes(peak)} of the process that quantized and measured`]);
+  return rows;
 }

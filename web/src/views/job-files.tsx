@@ -5,6 +5,7 @@ import { bytes } from "../lib/format";
 import { useResource } from "../state/resource";
 import { Glyph } from "../ui/icons";
 import { Card, CopyButton, Snippet } from "../ui/parts";
+import { Keep } from "./job-keep";
 
 function Download({ path, name, primary = false, children }: { path: string; name: string; primary?: boolean; children: preact.ComponentChildren }) {
   return (
@@ -15,7 +16,7 @@ function Download({ path, name, primary = false, children }: { path: string; nam
   );
 }
 
-export function FilesCard({ job }: { job: Job }) {
+export function FilesCard({ job, changed }: { job: Job; changed: () => void }) {
   const path = { job_id: job.id };
   const { data } = useResource(`files ${job.id}`, (signal) => body(api.GET("/v1/jobs/{job_id}/artifacts", { params: { path }, signal })));
   if (!data || data.data.length === 0) return null;
@@ -41,6 +42,7 @@ export function FilesCard({ job }: { job: Job }) {
           SHA256SUMS
         </Download>
       </p>
+      <Keep job={job} changed={changed} />
       <Lines job={job} />
     </Card>
   );

@@ -54,6 +54,6 @@ function Outcome({ job }: { job: Job }) {
 const took = (job: Job): string => (job.started_at && job.finished_at ? `took ${duration(seconds(job.started_at, job.finished_at))}` : "");
 
 function quality(job: Job): string | undefined {
-  const ratio = job.evaluation?.["perplexity_ratio"];
-  return typeof ratio === "number" ? `perplexity × ${ratio.toFixed(3)}, ${took(job)}` : undefined;
+  const ratio = job.evaluation?.perplexity_ratio;
+  return ratio != null ? `perplexity × ${ratio.toFixed(3)}, ${took(job)}` : undefined;
 }

@@ -26,10 +26,10 @@ export function JobView({ id }: { id: string }) {
   const { data, error, reload } = useResource(id, (signal) => body(api.GET("/v1/jobs/{job_id}", { params: { path }, signal })));
   useEvents((event) => event.job_id === id, reload, 150);
   if (!data) return error ? <ErrorBox error={error} retry={reload} /> : <Loading rows={6} />;
-  return <Shown job={withProgress(data)} />;
+  return <Shown job={withProgress(data)} changed={reload} />;
 }
 
-function Shown({ job }: { job: Job }) {
+function Shown({ job, changed }: { job: Job; changed: () => void }) {
   const events = useHistory(job.id);
   const over = isOver(job.state);
   useEffect(() => onKey("c", () => void cancelJobs([job])));
@@ -40,7 +40,7 @@ function Shown({ job }: { job: Job }) {
       {job.state === "failed" && <FailureCard job={job} />}
       {!over && <ProgressCard job={job} events={events} />}
       <Warnings texts={job.warnings.map((warning) => [warning["linear"], warning["message"]].filter(Boolean).map(String).join(": "))} />
-      {job.state === "succeeded" && <FilesCard job={job} />}
+      {job.state === "succeeded" && <FilesCard job={job} changed={changed} />}
       {job.evaluation && <EvaluationCard evaluation={job.evaluation} />}
       <LossCard job={job} />
       <ResourceCards events={events} />

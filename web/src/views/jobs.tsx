@@ -17,6 +17,8 @@ import { JobRow } from "./job-row";
 import { useMethods } from "./methods";
 
 const PAGE = 50;
+/** A value may hold spaces and colons. */
+const LABEL_PATTERN = "[^:]+:.*";
 
 interface Filters {
   state: JobState[];
@@ -145,6 +147,12 @@ function FilterBar({ filters }: { filters: Filters }) {
   const methods = useMethods();
   const set = (changes: Partial<Filters>): void => replacePlace(hrefTo("jobs", { ...filters, ...changes }));
   const flip = (state: JobState): JobState[] => (filters.state.includes(state) ? filters.state.filter((one) => one !== state) : [...filters.state, state]);
+  const addLabel = (input: HTMLInputElement): void => {
+    const label = input.value.trim();
+    if (label === "" || !input.reportValidity()) return;
+    input.value = "";
+    set({ label: [...new Set([...filters.label, label])] });
+  };
   return (
     <div class="filters">
       <fieldset class="chips">
@@ -175,10 +183,22 @@ function FilterBar({ filters }: { filters: Filters }) {
           </select>
         </label>
         <label class="label-filter">
-          <span class="visually-hidden">Labels</span>
-          <input placeholder="label:value" value={filters.label.join(" ")} onChange={(event) => set({ label: event.currentTarget.value.split(/\s+/).filter(Boolean) })} />
+          <span class="visually-hidden">Add a label, as key:value</span>
+          <input placeholder="Add a label:value" pattern={LABEL_PATTERN} title="key:value" onChange={(event) => addLabel(event.currentTarget)} />
         </label>
       </div>
+      {filters.label.length > 0 && (
+        <ul class="chips" aria-label="Labels">
+          {filters.label.map((label) => (
+            <li class="label-chip" key={label}>
+              {label}
+              <button type="button" aria-label={`Remove the label ${label}`} onClick={() => set({ label: filters.label.filter((one) => one !== label) })}>
+                <Glyph name="close" />
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
     </div>
   );
 }

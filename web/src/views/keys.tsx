@@ -11,6 +11,7 @@ import { Glyph } from "../ui/icons";
 import { Card, DataTable, Empty, ErrorBox, Loading, PageHead } from "../ui/parts";
 import { SchemaForm } from "../ui/schema-form";
 import { SecretDialog } from "../ui/secret";
+import { HubTokenCard } from "./hub-token";
 
 export function KeysView() {
   const { data, error, reload } = useResource("keys", (signal) => body(api.GET("/v1/api-keys", { signal })));
@@ -34,6 +35,7 @@ export function KeysView() {
       {!data && !error && <Loading rows={3} />}
       {data?.data.length === 0 && <Empty title="There are no keys." />}
       {data && data.data.length > 0 && <KeyTable keys={data.data} changed={reload} />}
+      <HubTokenCard />
       {making && (
         <Dialog title="New key" onClose={() => setMaking(false)}>
           <SchemaForm schema="NewKey" action="Make the key" onSubmit={make} />
