@@ -116,7 +116,7 @@ bench-peers: install peers
 # Resolves anew what pyproject.toml asks for, in an environment of its own, and writes the one set of versions.
 lock:
 	@rm -rf var/lock && $(PYTHON) -m venv var/lock
-	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,browser,engine,pt2e,dev]'
+	@var/lock/bin/python -m pip install $(PIP_FLAGS) --dry-run --ignore-installed --report var/lock.json '.[api,browser,engine,examples,pt2e,dev]'
 	@$(PYTHON) -c 'import json; rows = sorted((i["metadata"]["name"].lower().replace("_", "-"), i["metadata"]["version"].split("+")[0]) for i in json.load(open("var/lock.json"))["install"]); \
 	  print(open("constraints.txt").readline(), *(f"{n}=={v}\n" for n, v in rows if n != "bitmill"), sep="", end="")' > var/constraints.txt
 	@mv var/constraints.txt constraints.txt

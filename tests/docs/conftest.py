@@ -1,0 +1,78 @@
+"""One running service with a tiny model for everything that pages and examples show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ops.service import RunningService, environment, running_service
+from tests.worker.models import write_tiny_llama
+
+ROOT = Path(__file__).parents[2]
+Shell = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one allowed root of the service, with the model `tiny` in it."""
+    root = tmp_path_factory.mktemp("models")
+    write_tiny_llama(root / "tiny", blocks=2, hidden=64)
+    return root
+
+
+@pytest.fixture(scope="package")
+def service(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[RunningService]:
+    """`bitmill up`, ready."""
+    with running_service(tmp_path_factory.mktemp("service") / "data", models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `bitmill` and `python`, as an activated environment has them."""
+    folder = tmp_path_factory.mktemp("programs")
+    # A link would lose the environment that Python finds its packages by.
+    for name, start in {"bitmill": f"{sys.executable} -m cli", "python": sys.executable}.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {start} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run_script(script: str, programs: Path, cwd: Path, **variables: str) -> str:
+    """Runs a script as a reader would and returns what it printed; any failing command ends it and fails the test."""
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**environment(), "PATH": path, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", **variables},
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def shell(service: RunningService, models: Path, programs: Path, tmp_path: Path) -> Shell:
+    """Runs a script in a folder of its own, where the service and the model `tiny` are found by their variables."""
+    variables = {
+        **{name: value for name, value in service.environment.items() if name.startswith("BITMILL_")},
+        "BITMILL_URL": service.url,
+        "BITMILL_DATA_DIR": str(service.data_dir),
+        "BITMILL_MODEL": str(models / "tiny"),
+        "NUMBA_CACHE_DIR": str(Path(service.environment["BITMILL_CACHE_DIR"]) / "numba"),
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+    }
+
+    def run(script: str, cwd: Path = tmp_path, **more: str) -> str:
+        return run_script(script, programs, cwd, **{**variables, **more})
+
+    return run

@@ -1,0 +1,69 @@
+"""The blocks that are marked to be run are run, page by page, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli.service.commands import WORKER_COMMAND, api_command
+from cli.service.launcher import STOP_GRACE_SECONDS
+from store.session import Database
+from tests.conformance.samples import submit
+from tests.docs.conftest import ROOT, Shell, run_script
+from tests.docs.pages import PAGES, blocks, runnable
+
+BACKUP = ROOT / "docs" / "operations" / "backup.md"
+DEPLOY = ROOT / "docs" / "operations" / "deploy.md"
+RUNNABLE = [page for page in PAGES if page != BACKUP and runnable(page)]
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+def test_a_page_s_commands_work(page: Path, shell: Shell):
+    """All of them, one after the other, in an empty folder."""
+    shell(runnable(page))
+
+
+def test_what_is_backed_up_comes_back(programs: Path, tmp_path: Path):
+    """Rows, files and secret of a data directory are in the restored one; what may be lost is not carried along."""
+    data = tmp_path / "data"
+    database = Database(f"sqlite:///{data}/bitmill.db")
+    database.upgrade()
+    job = submit(database)
+    database.dispose()
+    kept = {"artifacts/aa/bb": b"weights", "api-secret": b"secret"}
+    for name, content in {**kept, "work/job/block": b"half", "logs/api.log": b"line", "broker/m": b"hint"}.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(content)
+    run_script(runnable(BACKUP), programs, tmp_path, BITMILL_DATA_DIR=str(data))
+    restored = tmp_path / "restored"
+    with sqlite3.connect(restored / "bitmill.db") as connection:
+        assert connection.execute("SELECT id FROM jobs").fetchall() == [(job.id,)]
+    connection.close()
+    assert {name: (restored / name).read_bytes() for name in kept} == kept
+    assert not (restored / "work").exists()
+
+
+def test_processes_are_started_by_the_launcher_s_commands():
+    """The lines for an installation without compose are those that everything else runs."""
+    marked = {block.mark: block.text.split() for block in blocks(DEPLOY)}
+    assert tuple(marked["api"]) == api_command("127.0.0.1", 8080)
+    assert tuple(marked["worker"]) == WORKER_COMMAND
+
+
+def test_systemd_waits_longer_than_the_launcher():
+    """A stop that is cut short costs a block."""
+    (seconds,) = re.findall(r"TimeoutStopSec=(\d+)", DEPLOY.read_text())
+    assert int(seconds) > STOP_GRACE_SECONDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_compose_has_the_services_that_are_named(page: Path):
+    """`docker compose run | exec | --scale` name parts of docker-compose.yml."""
+    services = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+    text = "\n".join(block.text for block in blocks(page))
+    named = re.findall(r"docker compose (?:run --rm|exec(?: -T)?) ([\w-]+)", text)
+    assert {*named, *re.findall(r"--scale ([\w-]+)=", text)} <= services
