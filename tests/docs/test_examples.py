@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import httpx
 import pytest
 import yaml
 
 from core.checkpoint.checksums import SUMS_FILE
 from tests.docs.conftest import ROOT, Shell
+from tests.docs.test_tables import explained
+from tests.ops.service import RunningService
 
 EXAMPLES = ROOT / "examples"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -37,13 +40,15 @@ def test_curl(shell: Shell):
     assert "model.safetensors: OK" in printed
 
 
-def test_the_sweep_draws_its_front(shell: Shell, models: Path, tmp_path: Path):
-    """Each config is a row with size and perplexity, and both pictures hold all of them."""
+def test_the_sweep_draws_its_front(shell: Shell, service: RunningService, models: Path, tmp_path: Path):
+    """Each config is a row with size and perplexity, and both pictures hold them; docs/report.md explains the rest."""
     draw = "--samples 8 --seq-len 64"
     printed = shell(f"python {EXAMPLES}/sweep.py {models}/tiny --bits 3 8 --group-sizes 64 {draw} --out out/pareto")
     rows = re.findall(r"(\d) bits, group 64 +(\d+\.\d) MB  (\d+\.\d+)\n", printed)
     assert [row[0] for row in rows] == ["3", "8"]
     assert float(rows[0][1]) < float(rows[1][1])
+    newest = httpx.get(f"{service.url}/v1/jobs?page_size=1", trust_env=False).json()["data"][0]
+    assert set(newest["evaluation"]) == explained("The evaluation")
     assert (tmp_path / "out" / "pareto.png").read_bytes().startswith(PNG)
     words = "".join(ET.parse(tmp_path / "out" / "pareto.svg").getroot().itertext())  # noqa: S314 - written just now
     assert all(word in words for word in ("3/64", "8/64", "Pareto front", "float model", "artifact, MB"))

