@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.ops.service import RunningService, environment, running_service
+from tests.ops.service import RunningService, environment, running_service, wait_until
 from tests.worker.models import write_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,16 @@ def run_script(script: str, programs: Path, cwd: Path, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture(scope="package")
+def finished(service: RunningService, models: Path) -> dict[str, str]:
+    """What pages call JOB, a job that has succeeded, and WORKER, the one that did it."""
+    request = {"model": {"source": "path", "path": str(models / "tiny")}, "method": "rtn", "group_size": 32}
+    with httpx.Client(base_url=service.url, trust_env=False) as client:
+        job = client.post("/v1/jobs", json=request).json()["id"]
+        wait_until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded", seconds=120)
+        return {"JOB": job, "WORKER": client.get("/v1/workers").json()["data"][0]["id"]}
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Reads the pages: their code blocks, the links in them, the commands and variables that they show.
 
-A comment right above a block says what it is for the tests: `<!-- run -->`, a shell block that they run as it stands;
-`<!-- JobRequest -->`, JSON that must be a valid request of that name.
+A comment right above a block says what it is for the tests. `<!-- run -->`: a shell block that they run as it stands,
+with BITMILL_URL, BITMILL_MODEL, JOB (a finished one) and WORKER set. `<!-- JobRequest -->`: JSON that must be a valid
+request of that name.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def runnable(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Yields the words of each `bitmill ...` that stands in a shell block, behind `bitmill` and up to a redirection."""
+    """Yields the words of each `bitmill ...` that stands in a shell block or in the text, up to a redirection."""
+    for inline in re.findall(r"`(bitmill [^`\n]+)`", _BLOCK.sub("", page.read_text())):
+        yield from _bitmill(inline)
     for block in blocks(page):
         if block.language in SHELLS:
             for line in block.text.replace("\\\n", " ").splitlines():
