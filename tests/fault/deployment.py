@@ -143,8 +143,10 @@ class Deployment:
 
     def solved_blocks(self, job: Job) -> list[int]:
         """Returns every block that an engine solved for a job, in order, again ones again."""
-        path = self.settings.model_roots[0].path / str(job.spec["model"]["path"]) / f"solved-{job.id}.txt"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+        model = job.spec["model"]
+        # The engine keeps its account beside the model, which for one of the hub is in the cache.
+        folder = self.settings.model_roots[0].path / model["path"] if "path" in model else self.settings.cache_dir
+        return [int(line) for path in folder.rglob(f"solved-{job.id}.txt") for line in path.read_text().split()]
 
     def work_folder(self, job: Job) -> Path:
         """Returns where the job's files lie on this machine while it is worked."""
