@@ -8,7 +8,7 @@ LOADERS_BIN := $(LOADERS_VENV)/bin
 TORCHAO := .venv-torchao
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install web demo test soak test-loaders test-web dashboard-picture test-pt2e check format bench peers bench-peers lock clean openapi
+.PHONY: help install web demo test soak test-loaders test-web dashboard-picture test-pt2e check format bench bench-service peers bench-peers lock clean openapi
 
 help:
 	@echo "make demo          quantize a real model through the service and show the proof (KEEP=1 leaves it up)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-web      the dashboard: types, logic, and the whole of it in Chromium"
 	@echo "make check         lint, formatting, types, import rules"
 	@echo "make bench         wall time, memory and perplexity against the stated thresholds"
+	@echo "make bench-service rates and latencies of the service against the stated thresholds"
 	@echo "make bench-peers   time, memory and perplexity beside GPTQModel, llm-compressor and auto-round (hours)"
 	@echo "make openapi       renew docs/openapi.json after a change of the API"
 	@echo "make install       the set-up step alone"
@@ -97,6 +98,9 @@ openapi: install
 
 bench: install
 	@$(BIN)/python benchmarks/run.py
+
+bench-service: install
+	@PYTHONPATH=. $(BIN)/python benchmarks/service.py
 
 # Each peer pins a torch of its own, so each has an environment of its own.
 PEERS := gptqmodel llmcompressor autoround

@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -59,9 +61,11 @@ class Readers:
             writer.close()
 
 
-def start_api(port: int, folder: Path, database_url: str) -> subprocess.Popen[bytes]:
-    """Starts an API and returns once it answers."""
-    environment = {**os.environ, "BITMILL_DATA_DIR": str(folder), "BITMILL_DATABASE_URL": database_url}
+def start_api(
+    port: int, folder: Path, database_url: str, settings: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
+    """Starts an API and returns once it answers. settings: more BITMILL_* variables."""
+    environment = {**os.environ, "BITMILL_DATA_DIR": str(folder), "BITMILL_DATABASE_URL": database_url, **settings}
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
     process = subprocess.Popen([*command, "--no-access-log"], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + START_SECONDS
