@@ -71,6 +71,9 @@ def evaluate(
         list[Path] | None,
         typer.Option("--artifact", help="Artifact to compare with it; give several.", exists=True, file_okay=False),
     ] = None,
+    nf4: Annotated[
+        bool, typer.Option("--nf4", help="Compare with bitsandbytes' NF4 of the model as well; needs bitmill[nf4].")
+    ] = False,
     seq_len: Annotated[int, typer.Option("--seq-len", min=16, help="Tokens per window.")] = 512,
     max_windows: Annotated[int, typer.Option("--max-windows", min=1, help="Windows measured at most.")] = 64,
     json_output: JsonOption = False,
@@ -81,6 +84,7 @@ def evaluate(
     run_eval(
         model=model,
         artifacts=artifact or [],
+        nf4=nf4,
         text=text,
         seq_len=seq_len,
         max_windows=max_windows,

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from core.evaluation.layerwise import LayerwiseModel
+from core.evaluation.nf4 import NF4
 
 LOGIT_ROWS = 128  # rows turned into probabilities at a time: vocabularies are wide
 LEAST_TOKENS = 2
@@ -40,11 +41,11 @@ class Fidelity:
 
 def compare_models(
     float_dir: Path,
-    others: Sequence[Path],
+    others: Sequence[Path | NF4],
     tokens_NT: torch.Tensor,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Fidelity]:
-    """Compares each of some folders with a float one on int64 windows [N, T], T >= 2.
+    """Compares each of some models with a float one on int64 windows [N, T], T >= 2.
 
     `advance` is told of each step, done and total, and may raise to stop. Log-likelihoods are float32 and summed in
     double precision; logits that are not finite give figures that are not. Raises as `load_model`.
@@ -60,7 +61,7 @@ def compare_models(
 
 
 def _compare(
-    before: LayerwiseModel, leaving: Sequence[torch.Tensor], other: Path, tokens_NT: torch.Tensor, steps: _Steps
+    before: LayerwiseModel, leaving: Sequence[torch.Tensor], other: Path | NF4, tokens_NT: torch.Tensor, steps: _Steps
 ) -> Fidelity:
     with LayerwiseModel.open(other) as after:
         left_after = after.pass_blocks(tokens_NT, steps.next)

@@ -14,24 +14,25 @@ from typing import Self
 import torch
 
 from core.checkpoint.reader import CheckpointReader
-from core.evaluation.loading import WeightSource, open_weights
+from core.evaluation.loading import open_weights
+from core.evaluation.nf4 import NF4
 from core.model.capture import CapturedBatch, ModelCall, capture, logits_behind
-from core.model.skeleton import Skeleton
+from core.model.skeleton import Skeleton, TensorSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerwiseModel:
-    """A float checkpoint or one of our artifacts, computed in float32; open it with `open`."""
+    """A float checkpoint, as it is or in NF4, or one of our artifacts, computed in float32; open it with `open`."""
 
     skeleton: Skeleton
-    source: WeightSource
+    source: TensorSource
 
     @classmethod
     @contextmanager
-    def open(cls, model_dir: Path) -> Iterator[Self]:
+    def open(cls, model: Path | NF4) -> Iterator[Self]:
         """Yields the model without weights; raises as `load_model`."""
-        with CheckpointReader(model_dir) as reader, torch.inference_mode():
-            skeleton, source = open_weights(model_dir, reader)
+        opened = model.open() if isinstance(model, NF4) else _open(model)
+        with opened as (skeleton, source), torch.inference_mode():
             yield cls(skeleton=skeleton, source=source)
 
     @property
@@ -70,6 +71,12 @@ class LayerwiseModel:
         entered = capture(self.skeleton.model, self.skeleton.blocks.modules, calls, lambda _: None)
         self.skeleton.drop(embedding)
         return entered
+
+
+@contextmanager
+def _open(model_dir: Path) -> Iterator[tuple[Skeleton, TensorSource]]:
+    with CheckpointReader(model_dir) as reader:
+        yield open_weights(model_dir, reader)
 
 
 def _call(tokens_T: torch.Tensor) -> ModelCall:

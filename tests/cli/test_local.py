@@ -59,6 +59,19 @@ def test_eval_compares_model_and_artifact(local: Bitmill, model: Path, artifact:
     assert second["kl_divergence"] == pytest.approx(first["kl_divergence"], rel=1e-5)
 
 
+def test_eval_sets_nf4_beside_an_artifact(local: Bitmill, model: Path, artifact: Path):
+    """Bitsandbytes' rounding of the same model on the same windows, with what it would weigh."""
+    options = ("--nf4", "--seq-len", "64", "--max-windows", "4")
+    done = local("eval", "--model", str(model), "--artifact", str(artifact), *options, "--json")
+    assert done.returncode == ExitCode.OK, done.stderr
+    values = json.loads(done.stdout)
+    assert len(values["artifacts"]) == 1
+    assert 0 < values["nf4"]["kl_divergence"] < 1
+    assert 0 < values["nf4"]["bytes"] < values["model"]["bytes"]
+    shown = local("eval", "--model", str(model), *options)
+    assert f"{model.name} in NF4" in shown.stdout
+
+
 def test_eval_of_a_model_alone_shows_its_perplexity(local: Bitmill, model: Path):
     """As a table, without anything to compare it with."""
     done = local("eval", "--model", str(model), "--seq-len", "64", "--max-windows", "2")
