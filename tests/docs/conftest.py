@@ -15,6 +15,7 @@ from tests.ops.service import RunningService, environment, running_service, wait
 from tests.worker.models import write_tiny_llama
 
 ROOT = Path(__file__).parents[2]
+DEMO_MODEL = "~/.cache/bitmill/models/SmolLM2-135M-Instruct"
 Shell = Callable[..., str]
 
 
@@ -62,13 +63,15 @@ def run_script(script: str, programs: Path, cwd: Path, **variables: str) -> str:
 
 
 @pytest.fixture(scope="package")
-def finished(service: RunningService, models: Path) -> dict[str, str]:
-    """What pages call JOB, a job that has succeeded, and WORKER, the one that did it."""
+def placeholders(service: RunningService, models: Path) -> dict[str, str]:
+    """What placeholders of the pages stand for: a job that has succeeded, the worker that did it, the model."""
     request = {"model": {"source": "path", "path": str(models / "tiny")}, "method": "rtn", "group_size": 32}
     with httpx.Client(base_url=service.url, trust_env=False) as client:
         job = client.post("/v1/jobs", json=request).json()["id"]
         wait_until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded", seconds=120)
-        return {"JOB": job, "WORKER": client.get("/v1/workers").json()["data"][0]["id"]}
+        worker = client.get("/v1/workers").json()["data"][0]["id"]
+    tiny = str(models / "tiny")
+    return {"JOB_ID": job, "WORKER_ID": worker, "MODEL_FOLDER": tiny, DEMO_MODEL: tiny}
 
 
 @pytest.fixture

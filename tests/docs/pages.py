@@ -1,7 +1,7 @@
 """Reads the pages: their code blocks, the links in them, the commands and variables that they show.
 
 A comment right above a block says what it is for the tests. `<!-- run -->`: a shell block that they run as it stands,
-with BITMILL_URL, BITMILL_MODEL, JOB (a finished one) and WORKER set. `<!-- JobRequest -->`: JSON that must be a valid
+with BITMILL_URL and BITMILL_MODEL set and its placeholders filled in. `<!-- JobRequest -->`: JSON that must be a valid
 request of that name.
 """
 
