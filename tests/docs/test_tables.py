@@ -22,7 +22,7 @@ SHAPES = {"model.layers.0.mlp.down_proj": (4096, 4096)}
 
 
 def rows(page: str, columns: int, section: str = "") -> list[list[str]]:
-    """Returns the cells of each line of the page's tables that have this many columns, rules left out.
+    """Returns the cells of each line of the page's tables that have this many columns, rules left out; page: in docs.
 
     section: the heading under which they stand; all of the page where it is empty.
     """
@@ -110,6 +110,18 @@ def test_every_field_of_the_report_is_explained():
     derived = {"report_version", "seconds", "mean_relative_loss"}
     assert explained("The run") == {field.name for field in fields(QuantizationReport)} | derived
     assert explained("One linear") == {field.name for field in fields(LinearReport)}
+
+
+def test_the_figures_of_the_readme_stand_in_the_record():
+    """What the README says was measured is what the page that it names has."""
+    _, *lines = rows("../README.md", 4, "In numbers")
+    assert lines
+    for _, measured, record, command in lines:
+        (page,) = re.findall(r"\((.+?)\)", record)
+        text = (ROOT / page).read_text()
+        assert all(figure in text for figure in re.findall(r"[\d.]*\d", measured)), measured
+        script = command.strip("`").partition(" --")[0].removeprefix("python ")
+        assert script in text, command
 
 
 def test_every_preset_and_option_of_gptq_that_is_named_exists():
