@@ -43,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells what tests measured."""
+    for report in terminalreporter.getreports("passed"):
+        if Path(report.fspath).parent.name == Path(__file__).parent.name:
+            for name, told in report.user_properties:
+                terminalreporter.write_line(f"{name}: {told}")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests."""
