@@ -66,10 +66,14 @@ InputSets = tuple[tuple[str, ...], ...]
 Collector = TypeVar("Collector", bound=Collects)
 
 
-def discover_input_sets(linears: Mapping[str, nn.Module], run: Callable[[], torch.Tensor]) -> InputSets:
+def discover_input_sets(
+    linears: Mapping[str, nn.Module], run: Callable[[], torch.Tensor], *, unbroken: bool = False
+) -> InputSets:
     """Runs the block once and groups its linears by the tensor that feeds them, in order of arrival.
 
-    A linear that is not reached, or reached more than once, is a set of its own.
+    A linear that is not reached, or reached more than once, is a set of its own. unbroken: a set ends where a linear
+    of another one comes in between, as where attention and feed-forward run side by side. A float path that is carried
+    along needs that: it has to be past all of a set when the set is solved.
     """
     arrivals: dict[str, list[tuple[Any, ...]]] = {name: [] for name in linears}
     kept_alive: list[torch.Tensor] = []
@@ -84,11 +88,16 @@ def discover_input_sets(linears: Mapping[str, nn.Module], run: Callable[[], torc
     with _input_hooks(linears, note):
         run()
     groups: dict[object, list[str]] = {}
+    before: object = None
     for name in order:
         key: object = arrivals[name][0] if len(arrivals[name]) == 1 else name
+        if unbroken and key in groups and key != before:
+            groups[object()] = groups.pop(key)
         groups.setdefault(key, []).append(name)
+        before = key
+    sets = sorted(groups.values(), key=lambda names: order.index(names[0]))
     unreached = [(name,) for name, seen in arrivals.items() if not seen]
-    return (*(tuple(group) for group in groups.values()), *unreached)
+    return (*(tuple(names) for names in sets), *unreached)
 
 
 class SuspendedBlock(Generic[Collector]):

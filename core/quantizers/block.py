@@ -174,7 +174,9 @@ class BlockWalk:
         key = structure_key(linears)
         if key not in self._known_sets:
             with each_expert_reached(block):
-                self._known_sets[key] = discover_input_sets(linears, first.run)
+                self._known_sets[key] = discover_input_sets(
+                    linears, first.run, unbroken=self.quantizer.carries_float_path
+                )
         return self._known_sets[key]
 
     def _folds(self, block: nn.Module, task: _BlockTask, sets: InputSets, first: BatchRun) -> Folds:

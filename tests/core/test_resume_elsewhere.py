@@ -22,6 +22,7 @@ from tests.core.tiny import random_tokens, write_tiny_model
 
 MEASURED = {"quantization_report.json", "SHA256SUMS"}
 STOPPED_AFTER = 2
+VOCABULARY = 288
 BASE: dict[str, Any] = {"bits": 4, "group_size": 32}
 QUICK: dict[Method, dict[str, Any]] = {Method.ADAROUND: {"iterations": 20}}
 
@@ -56,8 +57,13 @@ def named(config: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("source") / "model")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Two tiny models, by whether they have experts; their heads fill whole words of codes, for `lm_head`."""
+    folder = tmp_path_factory.mktemp("sources")
+    return {
+        experts: write_tiny_model(folder / family, family, vocab_size=VOCABULARY)
+        for experts, family in ((False, "llama"), (True, "qwen3_moe"))
+    }
 
 
 def windows() -> CalibrationWindows:
@@ -66,9 +72,10 @@ def windows() -> CalibrationWindows:
 
 
 @pytest.mark.parametrize("values", list(configs()), ids=named)
-def test_blocks_alone_are_enough(values: dict[str, Any], source: Path, tmp_path: Path):
+def test_blocks_alone_are_enough(values: dict[str, Any], sources: dict[bool, Path], tmp_path: Path):
     """Stopped here and gone on with there, a run solves the rest and ends in the bytes of an undisturbed one."""
     config = config_from_dict(values)
+    source = sources["feed_all_experts" in values]
     quantize_checkpoint(source, tmp_path / "straight", config, windows())
     solved: list[Event] = []
 

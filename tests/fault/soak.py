@@ -50,7 +50,10 @@ class Soak:
             worker.thaw()
         self._keep_workers()
         ended = [self.deployment.wait(job, seconds=300) for job in submitted]
-        assert {job.state for job in ended} <= {JobState.SUCCEEDED, JobState.CANCELLED}, ended
+        for job in ended:
+            # The hail may kill one job twice in a row at one block, which nobody can tell from a job that kills.
+            poisoned = job.error is not None and job.error.code == "poison_job"
+            assert poisoned or job.state in {JobState.SUCCEEDED, JobState.CANCELLED}, job
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         for worker in self.workers:

@@ -183,3 +183,38 @@ def test_the_float_path_is_untouched_by_what_is_solved() -> None:
     for output, states, unchanged in zip(outputs, hidden, expected, strict=True):
         torch.testing.assert_close(output.float_path, unchanged)
         torch.testing.assert_close(output.quantized, states)
+
+
+class SideBySide(torch.nn.Module):
+    """A block whose attention and feed-forward read the same tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.out, self.up, self.down = (torch.nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        normed = states / 2
+        attended = self.out(torch.tanh(self.query(normed)))
+        return states + attended + self.down(torch.tanh(self.up(normed)))
+
+
+def test_the_float_path_passes_a_set_before_it_is_solved() -> None:
+    """Also where another set comes between its members: what leaves on the float path is the float block's."""
+    block, states = SideBySide(), torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1))
+    expected = block(states)
+    linears = find_linears(block)
+    run = partial(block, states)
+    assert discover_input_sets(linears, run) == (("query", "up"), ("out",), ("down",))
+    sets = discover_input_sets(linears, run, unbroken=True)
+    assert sets == (("query",), ("out",), ("up",), ("down",))
+
+    def spoil(names: tuple[str, ...], _collector: HessianAccumulator | None) -> None:
+        for name in names:
+            linears[name].weight.mul_(0.5)
+
+    batch = BatchRun(run=run, token_mask=None, run_float=run)
+    (left,) = SuspendedBlock(linears, sets, HessianAccumulator, spoil).run([batch])
+    assert left.float_path is not None
+    torch.testing.assert_close(left.float_path, expected, rtol=0, atol=0)
+    assert not torch.equal(left.quantized, expected)
