@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import re
@@ -14,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from service_http import Load, download, drive, get, post, read_json
+from service_http import Load, connect, download, drive, get, post, read_json
 from service_stage import Stage, other_server, stage
 from sqlalchemy import make_url
 
@@ -118,27 +119,27 @@ def _list(service: Stage, size: Size, pattern: str) -> Iterator[Figure]:
         bounds = connection.execute("SELECT min(created_at), max(created_at) FROM jobs").fetchone()
     if bounds is None:
         raise SystemExit("The table is empty after it was filled.")
-    oldest, newest = bounds
-    place = random.Random(0)  # noqa: S311 - places of a benchmark
-    latencies: list[float] = []
-    for _ in range(max(size.requests // PAGES_PER_PLACE, 1)):
-        before = (oldest + (newest - oldest) * place.random()).strftime("%Y-%m-%dT%H:%M:%SZ")
-        query = f"/v1/jobs?{FILTER}&page_size={PAGE}&created_before={before}"
-        latencies += _pages(service.port, query)
-    load = Load(sorted(latencies), sum(latencies))
-    yield _p99(f"list {PAGE} of {size.rows:,}", load, gate=25, goal=10)
+    latencies = asyncio.run(_pages(service.port, *bounds, places=max(size.requests // PAGES_PER_PLACE, 1)))
+    yield _p99(f"list {PAGE} of {size.rows:,}", Load(sorted(latencies), sum(latencies)), gate=25, goal=10)
 
 
-def _pages(port: int, query: str) -> Iterator[float]:
-    """Yields the seconds of the first pages behind a place, by their tokens."""
-    token = ""
-    for _ in range(PAGES_PER_PLACE):
-        asked_at = time.perf_counter()
-        page = read_json(port, query + token)
-        yield time.perf_counter() - asked_at
-        if not page.get("next_page_token"):
-            return
-        token = f"&page_token={page['next_page_token']}"
+async def _pages(port: int, oldest: datetime, newest: datetime, *, places: int) -> list[float]:
+    """Returns the seconds of some pages behind each of some places of the list, by their tokens."""
+    place, latencies = random.Random(0), []  # noqa: S311 - places of a benchmark
+    connection = await connect(port)
+    for _ in range(places):
+        before = (oldest + (newest - oldest) * place.random()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        token = ""
+        for _ in range(PAGES_PER_PLACE):
+            asked_at = time.perf_counter()
+            body = await connection.ask(get(f"/v1/jobs?{FILTER}&page_size={PAGE}&created_before={before}{token}"), 200)
+            latencies.append(time.perf_counter() - asked_at)
+            following = json.loads(body).get("next_page_token")
+            if not following:
+                break
+            token = f"&page_token={following}"
+    connection.close()
+    return latencies
 
 
 def stream_rows(_folder: Path, size: Size) -> Iterator[Figure]:
