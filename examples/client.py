@@ -55,7 +55,8 @@ def answer(response: httpx.Response) -> dict[str, Any]:
         problem = response.json()
         fields = [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors") or ()]
         raise SystemExit("\n".join([problem["detail"], *fields, problem.get("hint") or ""]).strip())
-    return response.json()
+    body: dict[str, Any] = response.json()
+    return body
 
 
 def wait(client: httpx.Client, job_id: str) -> None:

@@ -30,7 +30,7 @@ def test_a_page_s_commands_work(page: Path, shell: Shell, placeholders: dict[str
     """All of them, one after the other, in an empty folder."""
     script = runnable(page)
     for placeholder, value in placeholders.items():
-        script = re.sub(rf"(?<=[ =]){re.escape(placeholder)}(?=\s)", value, script)
+        script = re.sub(rf"(?<=[ =/]){re.escape(placeholder)}(?=[\s/])", value, script)
     shell(script)
 
 
