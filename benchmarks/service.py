@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
@@ -53,6 +55,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     """Returns 0 where the gates hold."""
     given = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers that were started end with this process
     raise_open_files(given.readers)
     size = Size(
         requests=given.requests,

@@ -38,15 +38,13 @@ ENGINE_BLOCKS = 8
 REQUEST = {"model": {"source": "path", "root": "models", "path": "tiny"}, "method": "rtn", "group_size": 32}
 FILTER = "state=cancelled&method=rtn"
 
-# Every row is the pattern under another id and some milliseconds older; one half is cancelled.
-FILL = """
-INSERT INTO jobs SELECT (jsonb_populate_record(pattern, jsonb_build_object(
-    'id', 'job_' || lpad(to_hex(number), 32, '0'),
-    'state', CASE WHEN number %% 2 = 0 THEN 'cancelled' ELSE 'queued' END,
-    'created_at', pattern.created_at - number * interval '20 milliseconds',
-    'finished_at', CASE WHEN number %% 2 = 0 THEN pattern.created_at END))).*
-FROM jobs AS pattern, generate_series(1, %(rows)s::bigint) AS number WHERE pattern.id = %(pattern)s
-"""
+# What differs from the pattern in the rows that fill the table; one half is cancelled.
+FILLED = {
+    "id": "'job_' || lpad(to_hex(number), 32, '0')",
+    "state": "CASE WHEN number %% 2 = 0 THEN 'cancelled' ELSE 'queued' END",
+    "created_at": "created_at - number * interval '20 milliseconds'",
+    "finished_at": "CASE WHEN number %% 2 = 0 THEN created_at END",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +112,12 @@ def _p99(row: str, load: Load, *, gate: float, goal: float) -> Figure:
 def _list(service: Stage, size: Size, pattern: str) -> Iterator[Figure]:
     url = make_url(service.settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(FILL, {"rows": size.rows, "pattern": pattern})
+        columns = [column.name for column in connection.execute("SELECT * FROM jobs LIMIT 0").description or ()]
+        values = ", ".join(FILLED.get(name, name) for name in columns)
+        fill = (
+            f"INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM jobs, generate_series(1, %(rows)s) AS number"  # noqa: S608 - the table's own columns
+        )
+        connection.execute(f"{fill} WHERE id = %(pattern)s".encode(), {"rows": size.rows, "pattern": pattern})
         connection.execute("VACUUM ANALYZE jobs")
         bounds = connection.execute("SELECT min(created_at), max(created_at) FROM jobs").fetchone()
     if bounds is None:
