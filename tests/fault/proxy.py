@@ -17,6 +17,7 @@ from tests.servers import free_port
 
 RESET = struct.pack("ii", 1, 0)
 CHUNK = 65536
+QUIET_ROUNDS = 3
 
 
 class Proxy:
@@ -32,6 +33,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
+        self._transports: list[asyncio.Transport] = []
+        self._note_transports()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._started = threading.Event()
 
@@ -45,6 +48,7 @@ class Proxy:
         self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        assert not self._thread.is_alive()
 
     def cut(self) -> None:
         """Resets every connection and takes no more."""
@@ -79,15 +83,34 @@ class Proxy:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._flowing.set()
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port))
         self._started.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(self._loop), return_exceptions=True))
+        self._loop.run_until_complete(self._wind_up())
         self._loop.close()
+
+    def _note_transports(self) -> None:
+        """Keeps every connection that the loop makes, so that none is left to the collector, however it came about."""
+        make: Any = self._loop._make_socket_transport  # type: ignore[attr-defined]  # noqa: SLF001 - it has no hook
+
+        def make_and_note(*args: Any, **options: Any) -> asyncio.Transport:  # noqa: ANN401 - handed on as they came
+            transport: asyncio.Transport = make(*args, **options)
+            self._transports.append(transport)
+            return transport
+
+        self._loop._make_socket_transport = make_and_note  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+
+    async def _wind_up(self) -> None:
+        """Lets every connection end by itself: one that is cancelled halfway leaves its socket to the collector."""
+        self._open, self.delay_seconds = False, 0.0
+        self._flowing.set()
+        quiet = 0
+        while quiet < QUIET_ROUNDS:
+            await asyncio.sleep(0.01)
+            for transport in self._transports:
+                transport.abort()
+            quiet = 0 if asyncio.all_tasks() - {asyncio.current_task()} else quiet + 1
 
     async def _set(self, *, flowing: bool) -> None:
         (self._flowing.set if flowing else self._flowing.clear)()
@@ -96,6 +119,13 @@ class Proxy:
         for writer in list(self._writers):
             _reset(writer)
         self._writers.clear()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Noted before its task runs: one that is cancelled before its first step closes nothing.
+        self._writers.add(writer)
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
@@ -109,10 +139,8 @@ class Proxy:
         except OSError:
             _reset(writer)
             return
-        both = {writer, up_writer}
-        self._writers |= both
+        self._writers.add(up_writer)
         await asyncio.gather(self._pass(reader, up_writer, watched=True), self._pass(up_reader, writer))
-        self._writers -= both
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, watched: bool = False) -> None:
         with suppress(OSError, asyncio.CancelledError):

@@ -15,8 +15,8 @@ from tests.fault.test_surroundings import start_api
 
 READERS = 50
 FILE_BYTES = 16 << 20
-MOST_BYTES = 120 << 20
-"""A few pieces of the file for each reader, and not the file for each."""
+MOST_BYTES = READERS * (4 << 20)
+"""A piece of the file on its way to each reader and what the connection buffers, and not the file for each."""
 POLLS = 40
 POLL_SECONDS = 5.0
 """For the slowest of the polls, on a machine that does other things."""
