@@ -71,7 +71,8 @@ class Tracing:
             span = self.tracer.start_span("job", Context(), start_time=_nanoseconds(job.created_at.timestamp()))
         span.set_attributes({"bitmill.job_id": job.id, "bitmill.state": job.state, "bitmill.attempts": job.attempt})
         mark_failed(span, None if job.error is None else job.error.code)
-        span.end(None if job.finished_at is None else _nanoseconds(job.finished_at.timestamp()))
+        # Now, not the row's time: the attempt inside ended by this clock, and no span may outlast the one around it.
+        span.end()
 
     def close(self) -> None:
         """Sends what waits, for some seconds at most."""
