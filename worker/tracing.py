@@ -17,7 +17,6 @@ class AttemptTrace:
 
     def __init__(self, tracing: Tracing, job: Job) -> None:
         self._tracing = tracing
-        self._job = job
         self._attempt = tracing.tracer.start_span(
             "attempt",
             inside_job(job.id),
