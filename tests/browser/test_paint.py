@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from statistics import median
+
+from playwright.sync_api import Page
 
 from tests.browser.conftest import OpenPage
 from tests.browser.staging import Staged
 
 AIM_MS = 300
 LOADS = 5
+PATIENCE_S = 20
 # Since the address was asked for, by the browser's own clock.
 FIRST_PAINT = "performance.getEntriesByType('paint').find(({ name }) => name === 'first-contentful-paint')?.startTime"
 
@@ -22,8 +26,19 @@ def test_the_first_paint_is_measured(
     times_ms = []
     for _ in range(LOADS):
         with open_page(url) as page:
-            times_ms.append(float(page.wait_for_function(FIRST_PAINT).json_value()))
             page.get_by_role("heading", name="Overview", level=1).wait_for()
+            times_ms.append(_first_paint_ms(page))
     assert all(time_ms > 0 for time_ms in times_ms)
     told = f"{median(times_ms):.0f} ms, the median of {LOADS} loads (aim: {AIM_MS} ms)"
     record_property("first paint", told)
+
+
+def _first_paint_ms(page: Page) -> float:
+    """Asks until the browser has noted it, from here: what a page polls itself, its own security policy refuses."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found: float | None = page.evaluate(FIRST_PAINT)
+        if found is not None:
+            return found
+        page.wait_for_timeout(20)
+    raise AssertionError("the browser noted no first paint")
