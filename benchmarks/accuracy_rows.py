@@ -26,6 +26,8 @@ def _plain_but(title: str, *options: str) -> Row:
 
 ROWS = {
     "rtn": Row(title="RTN", options=("--method", "rtn")),
+    "awq": Row(title="AWQ", options=("--method", "awq")),
+    "adaround": Row(title="AdaRound", options=("--method", "adaround")),
     "plain": _plain_but("plain GPTQ"),
     "order": _plain_but("plain, desc_act with static groups", "--order", "desc_act_static"),
     "hessian": _plain_but("plain, search weighted by diag H", "--scale-search", "hessian"),
