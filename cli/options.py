@@ -31,7 +31,7 @@ from core.configs import (
 from core.configs.options import DeclaredOption, declared_options
 from core.errors import InvalidConfigError
 from core.overrides import FORM, Overrides
-from core.preflight.targets import Target
+from core.preflight.rules import Target
 
 GRID = "Grid"
 CALIBRATION = "Calibration"

@@ -34,8 +34,8 @@ from core.formats.quantize_config import (
     quantize_config_text,
 )
 from core.preflight.mixed import linear_grids
+from core.preflight.rules import Grid, Severity, Shapes
 from core.preflight.source import MATRIX_DIMENSIONS, ModelFacts
-from core.preflight.targets import Grid, Severity, Shapes
 from core.profile import ProfileSummary
 from core.report import REPORT_FILE, QuantizationReport
 

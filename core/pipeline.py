@@ -45,8 +45,8 @@ from core.model.skeleton import OutputHead, Skeleton
 from core.model.suspend import HiddenStates
 from core.preflight.checks import check_config
 from core.preflight.resources import MAX_SHARD_BYTES
+from core.preflight.rules import Shapes
 from core.preflight.source import ModelFacts, inspect_source
-from core.preflight.targets import Shapes
 from core.preflight.weights import refuse_non_finite
 from core.profile import Profile, ProfileSummary, summarise
 from core.quantizers.block import BlockBatch, BlockWalk, SolvedBlock, block_batches

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from core.configs import GPTQConfig, QuantizationConfig, ScaleSearch
-from core.preflight.targets import Grid
+from core.preflight.rules import Grid
 from core.solver import grid as grids
 from core.solver.factor import factorize
 

@@ -16,7 +16,7 @@ from core.budget.units import EXPERTS, Unit
 from core.configs import QuantizationConfig
 from core.overrides import CHANGE, MAX_PATTERN_LENGTH, Overrides
 from core.preflight.mixed import FUSED_NAMES
-from core.preflight.targets import Grid
+from core.preflight.rules import Grid
 
 MEMBERS: Final = {joined: (*members, joined) for members, joined in FUSED_NAMES.items()}
 """A loader that joins linears asks for the joined name, one that does not for each."""

@@ -30,8 +30,8 @@ from core.events import Event, Stage, StageAdvanced
 from core.model.skeleton import Skeleton
 from core.model.structure import linear_weight
 from core.preflight.checks import check_config
+from core.preflight.rules import Grid
 from core.preflight.source import ModelFacts, inspect_source
-from core.preflight.targets import Grid
 
 CURVE_POINTS = 64
 

@@ -11,9 +11,11 @@ from typing import Final, assert_never
 
 from core.configs import BITS, BudgetConfig, Format, QuantizationConfig
 from core.errors import InvalidConfigError
+from core.preflight.loader_table import FUSED_LINEARS
 from core.preflight.mixed import FUSED_NAMES, grid_of
+from core.preflight.rules import Grid, Shapes, Target
 from core.preflight.source import ModelFacts
-from core.preflight.targets import FUSED_LINEARS, Grid, Shapes, Target, codes_per_word, loads, parse_targets
+from core.preflight.targets import codes_per_word, loads, parse_targets
 
 GROUP_SIZES: Final = (32, 64, 128, -1)
 """Tried beside the config's own."""

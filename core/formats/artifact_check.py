@@ -24,8 +24,9 @@ from core.formats.packing import unpack
 from core.formats.quantize_config import CONFIG_FILE, QUANTIZE_CONFIG_FILE, grid_for
 from core.preflight.mixed import joined_linears, shapes_by_grid
 from core.preflight.model_files import read_tensors
+from core.preflight.rules import Grid, Target
 from core.preflight.safetensors_header import TensorFacts
-from core.preflight.targets import Grid, Target, violations
+from core.preflight.targets import violations
 
 REQUIRED_KEYS: Final = (
     "quant_method",

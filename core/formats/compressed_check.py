@@ -10,8 +10,8 @@ import torch
 from core.errors import ArtifactInvalidError
 from core.formats.compressed_tensors import LAYOUT, PACKED, SCALE, SHAPE, ZERO_POINT, grid_of
 from core.formats.findings import Finding
+from core.preflight.rules import Grid
 from core.preflight.safetensors_header import TensorFacts
-from core.preflight.targets import Grid
 
 CONFIG_FILE: Final = "config.json"
 WORD_BITS: Final = 32

@@ -16,7 +16,7 @@ import torch
 from core.errors import ArtifactInvalidError
 from core.formats.gptq import V2, from_gptq_tensors
 from core.formats.packing import pack
-from core.preflight.targets import Grid
+from core.preflight.rules import Grid
 from core.weights import QuantizedWeight
 
 METHOD: Final = "compressed-tensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.preflight.targets import Severity, Target
+from core.preflight.rules import Severity, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from core.formats.gptq import checkpoint_format
 from core.overrides import SKIP, skips
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.preflight.mixed import grid_of, linear_grids, mixed_violations
-from core.preflight.targets import Severity, Shapes, Target, family_refusal
+from core.preflight.rules import Severity, Shapes, Target
+from core.preflight.targets import family_refusal
 
 CARD_FILE: Final = "README.md"
 _RULE: Final = "|---|---|"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from core.configs import QuantizationConfig
 from core.formats.gptq import checkpoint_format
 from core.overrides import Overrides, skips
-from core.preflight.targets import Grid
+from core.preflight.rules import Grid
 
 QUANTIZE_CONFIG_FILE: Final = "quantize_config.json"
 CONFIG_FILE: Final = "config.json"

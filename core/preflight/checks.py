@@ -29,20 +29,14 @@ from core.preflight.mixed import (
     refuse_idle_patterns,
     shapes_by_grid,
 )
-from core.preflight.targets import (
-    Grid,
-    Severity,
-    codes_per_word,
-    family_refusal,
-    nearest_grid,
-    parse_targets,
-)
+from core.preflight.rules import Grid, Severity
+from core.preflight.targets import codes_per_word, family_refusal, nearest_grid, parse_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.preflight.rules import Target
     from core.preflight.source import ModelFacts
-    from core.preflight.targets import Target
 
 MAX_DIVISORS_SHOWN = 8
 SMALLEST_USEFUL_GROUP = 16  # below it the scales outweigh what they save

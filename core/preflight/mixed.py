@@ -8,20 +8,15 @@ from typing import Final
 from core.configs import Format, QuantizationConfig
 from core.errors import InvalidConfigError
 from core.preflight.architectures import NUMBERED_EXPERT
-from core.preflight.targets import (
+from core.preflight.loader_table import (
     FUSED_LINEARS,
     TRANSFORMERS_GPTQ,
     TRANSFORMERS_VERSIONS,
     VLLM_CONFIG,
     VLLM_VERSIONS,
-    Grid,
-    LayoutRule,
-    Severity,
-    Shapes,
-    Target,
-    Violation,
-    violations,
 )
+from core.preflight.rules import Grid, LayoutRule, Severity, Shapes, Target
+from core.preflight.targets import Violation, violations
 
 Grids = Mapping[str, Grid | None]
 """Linear name to its grid; None where it stays in float."""

@@ -20,7 +20,7 @@ from core.evaluation.loading import load_model
 from core.events import LinearQuantized
 from core.formats.artifact_check import check_artifact
 from core.pipeline import Resources, quantize_checkpoint
-from core.preflight.targets import Severity, Target
+from core.preflight.rules import Severity, Target
 from core.quantizers.base import SolvedLinear
 from core.quantizers.rtn import RTNQuantizer
 from tests.core.tiny import random_tokens, write_tiny_model

@@ -19,7 +19,7 @@ from core.formats.artifact_check import check_artifact
 from core.model.modules import QuantizedLinear
 from core.model.structure import linear_weight
 from core.pipeline import TOKENS_PER_BATCH, quantize_checkpoint
-from core.preflight.targets import Target
+from core.preflight.rules import Target
 from core.quantization import convert, prepare
 from core.solver.rtn import round_to_nearest
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model

@@ -11,7 +11,9 @@ import torch
 from core.configs import BITS, Format, GPTQConfig
 from core.formats.gptq import to_gptq_tensors
 from core.formats.model_card import ModelCard, model_card_text
-from core.preflight.targets import TORCH_GROUP_SIZES, Grid, Target, loads
+from core.preflight.loader_table import TORCH_GROUP_SIZES
+from core.preflight.rules import Grid, Target
+from core.preflight.targets import loads
 from core.report import LinearReport, QuantizationReport
 from core.weights import QuantizedWeight
 from tests.docs.conftest import ROOT

@@ -15,7 +15,7 @@ from core.configs import CONFIG_CLASSES, GPTQConfig, Method, Order, Quantization
 from core.formats.artifact_check import check_artifact
 from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
-from core.preflight.targets import Target
+from core.preflight.rules import Target
 from tests.core.tiny import byte_tokenizer, random_tokens, tiny_model
 from tests.loaders.cases import CASES, DYNAMIC, HEADS, MIXED, Case
 

@@ -16,7 +16,7 @@ from core.errors import ArtifactInvalidError
 from core.formats.artifact_check import check_artifact
 from core.formats.gptq import to_gptq_tensors
 from core.formats.quantize_config import config_text, quantization_config_dict, quantize_config_text
-from core.preflight.targets import Severity, Target
+from core.preflight.rules import Severity, Target
 from tests.core.formats.samples import random_weight
 
 Tensors = dict[str, torch.Tensor]

@@ -17,7 +17,7 @@ from core.formats.compressed_tensors import (
     transposed_suffixes,
 )
 from core.formats.gptq import to_gptq_tensors
-from core.preflight.targets import Grid
+from core.preflight.rules import Grid
 from core.weights import QuantizedWeight
 from tests.core.formats.samples import random_weight
 

@@ -10,6 +10,8 @@ MODULES = (
     "core.preflight.checks",
     "core.preflight.resources",
     "core.preflight.roots",
+    "core.preflight.loader_table",
+    "core.preflight.rules",
     "core.preflight.targets",
     "core.preflight.weights",
     "core.calibration.builtin",

@@ -7,7 +7,8 @@ import pytest
 from core.configs import Format, RTNConfig
 from core.errors import InvalidConfigError
 from core.preflight.mixed import linear_grids, loads_mixed, mixed_violations, refuse_idle_patterns
-from core.preflight.targets import Grid, Target, family_refusal
+from core.preflight.rules import Grid, Target
+from core.preflight.targets import family_refusal
 
 SHAPES = {
     f"model.layers.{block}.{name}": shape

@@ -8,18 +8,9 @@ from hypothesis import strategies as st
 
 from core.configs import BITS, Format
 from core.errors import InvalidConfigError
-from core.preflight.targets import (
-    RULES,
-    Grid,
-    Severity,
-    Target,
-    codes_per_word,
-    fused_out_features,
-    loads,
-    nearest_grid,
-    parse_targets,
-    violations,
-)
+from core.preflight.loader_table import RULES
+from core.preflight.rules import Grid, Severity, Target
+from core.preflight.targets import codes_per_word, fused_out_features, loads, nearest_grid, parse_targets, violations
 
 SHAPES = {"a.q_proj": (64, 128), "a.k_proj": (32, 128), "a.v_proj": (32, 128), "a.o_proj": (128, 128)}
 grids = st.builds(
