@@ -67,6 +67,11 @@ class Manifest:
         return self._work_dir
 
     @property
+    def fingerprint(self) -> Fingerprint:
+        """Returns what the folder's blocks depend on."""
+        return self._fingerprint
+
+    @property
     def blocks_done(self) -> int:
         """Returns how many blocks, counted from the first, are solved, synced and verified."""
         return len(self._blocks)

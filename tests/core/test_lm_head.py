@@ -18,13 +18,14 @@ from core.events import BlockQuantized, Event, LinearQuantized
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.overrides import Overrides
-from core.pipeline import TOKENS_PER_BATCH, quantize_checkpoint
+from core.pipeline import quantize_checkpoint
 from core.preflight.checks import check_config
 from core.preflight.resources import estimate
 from core.preflight.source import inspect_source
 from core.quantization import convert, prepare
 from core.quantizers.gptq import GPTQQuantizer
 from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
+from core.steps.run import TOKENS_PER_BATCH
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
 VOCABULARY = 288

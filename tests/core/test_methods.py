@@ -18,9 +18,10 @@ from core.evaluation.loading import load_model
 from core.events import BlockQuantized, Event
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
-from core.pipeline import TOKENS_PER_BATCH, quantize_checkpoint
+from core.pipeline import quantize_checkpoint
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
+from core.steps.run import TOKENS_PER_BATCH
 from tests.core.tiny import random_tokens, write_tiny_model
 
 CONFIGS = [AdaRoundConfig(bits=4, group_size=32, iterations=20), AWQConfig(bits=4, group_size=32)]

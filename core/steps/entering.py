@@ -1,0 +1,54 @@
+"""The second step: calibration text becomes what enters the first open block."""
+
+from __future__ import annotations
+
+from core.block_records import restored_states
+from core.errors import RunStoppedError
+from core.events import Stage, StageAdvanced
+from core.model.capture import CapturedBatch, capture
+from core.model.suspend import HiddenStates
+from core.quantizers.block import BlockBatch, block_batches
+from core.steps.run import OpenRun
+
+
+def capture_batches(run: OpenRun) -> tuple[list[CapturedBatch], list[HiddenStates]]:
+    """Runs the embedding on every batch and learns what the model hands to each block."""
+    request = run.request
+    batches = request.token_batches
+
+    def advance(done: int) -> None:
+        if request.walk.should_stop():
+            raise RunStoppedError(run.resumed)
+        request.walk.on_event(StageAdvanced(stage=Stage.CALIBRATING, done=done, total=len(batches)))
+
+    embedding = run.skeleton.embedding_targets()
+    run.skeleton.load(request.reader, embedding)
+    calls = [((), {"input_ids": tokens}) for tokens in batches]
+    captured, hidden = capture(run.skeleton.model, run.skeleton.blocks.modules, calls, advance)
+    run.skeleton.drop(embedding)
+    return captured, request.walk.entering(hidden)
+
+
+def entering_states(run: OpenRun, captured: list[CapturedBatch], hidden: list[HiddenStates]) -> list[HiddenStates]:
+    """Returns what enters the first open block: saved states, or those of block 0 run through the finished ones."""
+    done = run.manifest.blocks_done
+    if done == 0 or not captured:
+        return hidden
+    saved = run.manifest.load_activations(done)
+    if saved is not None:
+        return restored_states(saved, len(captured))
+    for index in range(done):
+        hidden = _pass_finished(run, index, block_batches(captured, hidden, index))
+    return hidden
+
+
+def _pass_finished(run: OpenRun, index: int, batches: list[BlockBatch]) -> list[HiddenStates]:
+    """Runs a finished block, with its float weights where that path is carried, then with its quantized ones."""
+    walk, skeleton = run.request.walk, run.skeleton
+    block = skeleton.blocks.modules[index]
+    skeleton.load(run.request.reader, skeleton.block_targets(index))
+    beside = walk.forward_float(block, batches)
+    run.records.restore(index, run.manifest.block_tensors(index))
+    states = walk.forward(block, batches)
+    skeleton.drop(skeleton.block_targets(index))
+    return [HiddenStates(quantized=q, float_path=f) for q, f in zip(states, beside, strict=True)]

@@ -1,0 +1,60 @@
+"""The step behind the last block, where the config asks for it: the output head, on what the last norm hands over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from core.errors import RunStoppedError
+from core.model.capture import CapturedBatch, head_inputs
+from core.model.skeleton import OutputHead
+from core.model.suspend import HiddenStates
+from core.quantizers.dispatch import quantizer_for
+from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
+from core.steps.blocks import announce
+from core.steps.run import OpenRun
+
+
+def quantize_output_head(
+    run: OpenRun, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+) -> None:
+    """Solves and records the head as one more block. hidden: what leaves the last block."""
+    started = time.perf_counter()
+    index = len(run.skeleton.blocks.modules)
+    part = run.request.config.for_linear(head.stored_name)
+    assert part is not None  # noqa: S101 - a head that stays in float is none of the records'
+    task = HeadTask(
+        index=index,
+        name=head.path,
+        quantizer=quantizer_for(part),
+        on_event=run.request.walk.on_event,
+        beat=partial(_stop_if_asked, run),
+    )
+    statistics = head_statistics(task.quantizer, _batches(run, head, captured, hidden))
+    reader = run.request.reader
+    solved = quantize_head(task, reader.tensor(head.weight).to(run.skeleton.dtype), statistics)
+    bias = None if head.bias is None else reader.tensor(head.bias)
+    run.manifest.record_block(index, run.records.head_tensors(head, solved, bias), run.records.rows(index, solved))
+    announce(run, index, started)
+
+
+def _batches(
+    run: OpenRun, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+) -> Iterator[HeadBatch]:
+    """Yields what the head is fed with, batch by batch; everything around the blocks but the head is loaded."""
+    skeleton = run.skeleton
+    outer = skeleton.embedding_targets()
+    if captured:
+        skeleton.load(run.request.reader, outer)
+    for tokens, batch, states in zip(run.request.token_batches, captured, hidden, strict=True):
+        _stop_if_asked(run)
+        feed = partial(head_inputs, skeleton.model, skeleton.blocks.modules, head.module, ((), {"input_ids": tokens}))
+        beside = None if states.float_path is None else feed(states.float_path)
+        yield HeadBatch(inputs=feed(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
+    skeleton.drop(outer)
+
+
+def _stop_if_asked(run: OpenRun) -> None:
+    if run.request.walk.should_stop():
+        raise RunStoppedError(len(run.skeleton.blocks.modules))

@@ -1,0 +1,68 @@
+"""The first step: refuses what cannot work, builds the empty model, creates or resumes the work folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from core.block_records import BlockRecords
+from core.checkpoint.identity import model_sha256
+from core.checkpoint.manifest import Manifest
+from core.checkpoint.record import Fingerprint
+from core.environment import forward_dtype, numerics_profile
+from core.errors import CalibrationProblem, CalibrationRefusedError
+from core.model.experts import Feed, set_feed
+from core.model.skeleton import Skeleton
+from core.preflight.checks import check_config
+from core.preflight.source import inspect_source
+from core.preflight.weights import refuse_non_finite
+from core.quantizers.dispatch import PerLinear
+from core.steps.run import OpenRun, RunRequest
+
+
+def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None]) -> OpenRun:
+    """Returns the run, ready for its first open block.
+
+    Raises ModelRefusedError, InvalidConfigError, CalibrationRefusedError and ResumeRefusedError.
+    """
+    config = request.config
+    facts = inspect_source(request.source_dir)
+    check_config(config, facts, formats=request.formats)
+    _require_calibration(request)
+    refuse_non_finite(request.source_dir, facts)
+    skeleton = Skeleton.open(request.source_dir, request.reader, forward_dtype(facts.dtype))
+    if request.walk.quantizer.feeds_all_experts:
+        set_feed(skeleton.model, Feed.ALL)
+    records = BlockRecords(skeleton=skeleton, config=config, source=request.reader)
+    shapes = records.shapes()
+    per_linear = PerLinear()
+    request.walk.choose = lambda index, name: per_linear.of(records.config_of(index, name))
+    manifest = Manifest.open(work_dir, _fingerprint(request, skeleton), on_fault=on_fault)
+    return OpenRun(
+        request=request,
+        facts=facts,
+        skeleton=skeleton,
+        records=records,
+        shapes=shapes,
+        manifest=manifest,
+        resumed=manifest.blocks_done,
+    )
+
+
+def _require_calibration(request: RunRequest) -> None:
+    if request.walk.quantizer.needs_calibration and request.calibration is None:
+        raise CalibrationRefusedError(
+            CalibrationProblem.EMPTY, f"{request.config.method} needs calibration text.", "Give a calibration text."
+        )
+
+
+def _fingerprint(request: RunRequest, skeleton: Skeleton) -> Fingerprint:
+    return Fingerprint(
+        model_sha256=model_sha256(request.source_dir),
+        calibration_sha256=request.calibration.sha256 if request.calibration else "",
+        config=json.dumps(request.config.to_dict(), sort_keys=True),
+        engine_version=metadata.version("bitmill"),
+        numerics=numerics_profile(skeleton.dtype),
+    )
