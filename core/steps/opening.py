@@ -7,17 +7,19 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from core.block_records import BlockRecords
 from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Manifest
 from core.checkpoint.record import Fingerprint
+from core.checkpoint.scan import scan_weights
 from core.environment import forward_dtype, numerics_profile
 from core.errors import CalibrationProblem, CalibrationRefusedError
 from core.model.experts import Feed, set_feed
 from core.model.skeleton import Skeleton
 from core.preflight.checks import check_config
 from core.preflight.source import inspect_source
-from core.preflight.weights import refuse_non_finite
 from core.quantizers.dispatch import PerLinear
 from core.steps.run import OpenRun, RunRequest
 
@@ -31,7 +33,7 @@ def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None
     facts = inspect_source(request.source_dir)
     check_config(config, facts, formats=request.formats)
     _require_calibration(request)
-    refuse_non_finite(request.source_dir, facts)
+    weights = scan_weights(request.source_dir, facts.tensors, torch.get_num_threads())
     skeleton = Skeleton.open(request.source_dir, request.reader, forward_dtype(facts.dtype))
     if request.walk.quantizer.feeds_all_experts:
         set_feed(skeleton.model, Feed.ALL)
@@ -39,7 +41,8 @@ def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None
     shapes = records.shapes()
     per_linear = PerLinear()
     request.walk.choose = lambda index, name: per_linear.of(records.config_of(index, name))
-    manifest = Manifest.open(work_dir, _fingerprint(request, skeleton), on_fault=on_fault)
+    fingerprint = _fingerprint(request, skeleton, model_sha256(request.source_dir, weights))
+    manifest = Manifest.open(work_dir, fingerprint, on_fault=on_fault)
     return OpenRun(
         request=request,
         facts=facts,
@@ -58,9 +61,9 @@ def _require_calibration(request: RunRequest) -> None:
         )
 
 
-def _fingerprint(request: RunRequest, skeleton: Skeleton) -> Fingerprint:
+def _fingerprint(request: RunRequest, skeleton: Skeleton, model: str) -> Fingerprint:
     return Fingerprint(
-        model_sha256=model_sha256(request.source_dir),
+        model_sha256=model,
         calibration_sha256=request.calibration.sha256 if request.calibration else "",
         config=json.dumps(request.config.to_dict(), sort_keys=True),
         engine_version=metadata.version("bitmill"),

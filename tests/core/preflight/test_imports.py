@@ -13,7 +13,6 @@ MODULES = (
     "core.preflight.loader_table",
     "core.preflight.rules",
     "core.preflight.targets",
-    "core.preflight.weights",
     "core.calibration.builtin",
     "core.calibration.texts",
     "core.report",
