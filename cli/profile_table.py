@@ -23,7 +23,10 @@ def read_profile(artifact: Path) -> dict[str, Any]:
 
 
 def profile_table(profile: dict[str, Any]) -> Table:
-    """Returns a row per kind of work that took time, and what all matrix products need at the machine's rate."""
+    """Returns a row per kind of work that took time, and what all matrix products need at the machine's rate.
+
+    "beside" is the time of threads that read and wrote while the run went on.
+    """
     total = profile["seconds"]
     rates = ", ".join(f"{rate / 1e9:,.0f} GF/s {dtype}" for dtype, rate in profile["operations_per_second"].items())
     table = Table(
@@ -34,10 +37,11 @@ def profile_table(profile: dict[str, Any]) -> Table:
     table.add_column("time", justify="right")
     table.add_column("share", justify="right")
     table.add_column("")
+    table.add_column("beside", justify="right")
     table.add_column("bytes", justify="right")
     table.add_column("products", justify="right")
     for name, amount in profile["work"].items():
-        if amount["seconds"]:
+        if amount["seconds"] or amount["seconds_beside"]:
             table.add_row(*_cells(name, amount, total))
     return table
 
@@ -50,6 +54,7 @@ def _cells(name: str, amount: dict[str, Any], total: float) -> tuple[str, ...]:
         f"{amount['seconds']:.2f} s",
         f"{share:.1%}",
         f"[cyan]{'█' * round(share * BAR_CELLS)}[/]",
+        f"{amount['seconds_beside']:.2f} s" if amount["seconds_beside"] else "",
         bytes_text(amount["bytes"]) if amount["bytes"] else "",
-        f"{operations / amount['seconds'] / 1e9:,.0f} GF/s" if operations else "",
+        f"{operations / amount['seconds'] / 1e9:,.0f} GF/s" if operations and amount["seconds"] else "",
     )

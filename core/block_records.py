@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from core.checkpoint.reader import CheckpointReader
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
-from core.model.skeleton import OutputHead, Skeleton, TensorSource
+from core.model.skeleton import OutputHead, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.model.suspend import HiddenStates
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
 from core.quantizers.block import SolvedBlock
 from core.report import LinearReport
+from core.weights import QuantizedWeight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +36,42 @@ class _Linear:
     config: QuantizationConfig
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A solved linear under its stored name."""
+
+    name: str
+    weight: QuantizedWeight
+    bias: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """A solved block's tensors in the making. It holds all that it needs, so that the block may be dropped meanwhile.
+
+    version: of the checkpoint's format. changed: float tensors by stored name, with the dtype that they are stored in.
+    """
+
+    parts: Sequence[_Part]
+    version: str
+    changed: Mapping[str, tuple[torch.Tensor, torch.dtype]] = field(default_factory=dict)
+
+    @span(Work.PACK)
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Returns the tensors by stored name, on the CPU."""
+        packed: dict[str, torch.Tensor] = {}
+        for part in self.parts:
+            packed |= to_gptq_tensors(part.name, part.weight, part.bias, version=self.version)
+        return packed | {name: tensor.to(dtype=dtype, device="cpu") for name, (tensor, dtype) in self.changed.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRecords:
     """One model's blocks under one config. source: the checkpoint, for the dtypes of what stays in float."""
 
     skeleton: Skeleton
     config: QuantizationConfig
-    source: TensorSource
+    source: CheckpointReader
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Returns (out_features, in_features) of every linear by its stored name; refuses what cannot be packed."""
@@ -63,26 +94,27 @@ class BlockRecords:
         head = self.skeleton.head()
         return head if self.config.for_linear(head.stored_name) else None
 
-    def head_tensors(self, head: OutputHead, solved: SolvedBlock, bias: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Returns the solved head's packed tensors."""
-        return to_gptq_tensors(head.stored_name, solved.linears[head.path].weight, bias, version=self._version)
+    def head_packing(self, head: OutputHead, solved: SolvedBlock, bias: torch.Tensor | None) -> Packing:
+        """Returns what makes the solved head's packed tensors."""
+        part = _Part(head.stored_name, solved.linears[head.path].weight, bias)
+        return Packing(parts=[part], version=self._version)
 
     def config_of(self, index: int, name: str) -> QuantizationConfig | None:
         """Returns the config of one linear of a block; None where it stays in float."""
         return self.config.for_linear(self._stored_name(index, name))
 
-    @span(Work.PACK)
-    def tensors(self, index: int, solved: SolvedBlock) -> dict[str, torch.Tensor]:
-        """Returns a solved block's packed tensors, and the float ones that changed, in the source's dtype."""
-        packed: dict[str, torch.Tensor] = {}
+    def packing(self, index: int, solved: SolvedBlock) -> Packing:
+        """Returns what makes a solved block's tensors: the packed ones, and the float ones that changed."""
         linears = find_linears(self.skeleton.blocks.modules[index])
-        for name, linear in solved.linears.items():
-            bias = getattr(linears[name], "bias", None)
-            packed |= to_gptq_tensors(self._stored_name(index, name), linear.weight, bias, version=self._version)
+        parts = [
+            _Part(self._stored_name(index, name), linear.weight, getattr(linears[name], "bias", None))
+            for name, linear in solved.linears.items()
+        ]
+        changed = {}
         for path, tensor in solved.changed.items():
             stored_name = self.skeleton.names.source_of[f"{self.skeleton.blocks.path(index)}.{path}"]
-            packed[stored_name] = tensor.detach().to(self.source.tensor(stored_name).dtype)
-        return packed
+            changed[stored_name] = (tensor.detach(), self.source.dtype(stored_name))
+        return Packing(parts=parts, version=self._version, changed=changed)
 
     def rows(self, index: int, solved: SolvedBlock) -> list[dict[str, Any]]:
         """Returns a solved block's lines of the report."""

@@ -16,6 +16,7 @@ import torch
 
 from core.budget.plan import BudgetPlan
 from core.calibration.windows import CalibrationWindows
+from core.checkpoint.prefetch import ReadAhead
 from core.checkpoint.reader import CheckpointReader
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
 from core.environment import match_kernel_threads, return_freed_memory
@@ -32,6 +33,7 @@ from core.steps.entering import capture_batches, entering_states
 from core.steps.finishing import account_tensors, assembly_of, report_of
 from core.steps.head import quantize_output_head
 from core.steps.opening import open_run
+from core.steps.recording import Recorder
 from core.steps.run import OpenRun, RunRequest, Stages
 
 
@@ -115,10 +117,15 @@ def _quantize(run: OpenRun, stages: Stages) -> None:
     if run.request.calibration is not None:
         with stages.stage(Stage.CALIBRATING):
             captured, hidden = capture_batches(run)
-    with stages.stage(Stage.QUANTIZING):
-        hidden = quantize_blocks(run, captured, entering_states(run, captured, hidden))
+    with (
+        stages.stage(Stage.QUANTIZING),
+        ReadAhead(run.request.reader, run.skeleton.dtype) as weights,
+        Recorder(run) as recorder,
+    ):
+        hidden = entering_states(run, weights, captured, hidden)
+        hidden = quantize_blocks(run, weights, recorder, captured, hidden)
         if run.records.head is not None:
-            quantize_output_head(run, run.records.head, captured, hidden)
+            quantize_output_head(run, recorder, run.records.head, captured, hidden)
 
 
 def _assemble(

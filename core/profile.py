@@ -34,9 +34,13 @@ class Work(StrEnum):
 
 @dataclass(slots=True)
 class Amount:
-    """What one kind of work took. operations: floating-point operations of matrix products, by dtype."""
+    """What one kind of work took. operations: floating-point operations of matrix products, by dtype.
+
+    seconds: of the run's own thread. seconds_beside: of threads that worked while it went on, in no sum of seconds.
+    """
 
     seconds: float = 0.0
+    seconds_beside: float = 0.0
     nbytes: int = 0
     operations: dict[str, float] = field(default_factory=dict)
 
@@ -77,6 +81,15 @@ class Profile:
         amount.nbytes += nbytes
         if operations:
             amount.operations[dtype] = amount.operations.get(dtype, 0.0) + operations
+
+    def add_beside(self, other: Profile) -> None:
+        """Takes over what a thread beside this one's did; its seconds do not count among those of the run."""
+        for work, amount in other.amounts.items():
+            if work is not Work.OTHER:
+                self.amounts[work].seconds_beside += amount.seconds
+            self.count(work, nbytes=amount.nbytes)
+            for dtype, operations in amount.operations.items():
+                self.count(work, operations=operations, dtype=dtype)
 
     def seconds(self) -> dict[str, float]:
         """Returns the seconds of every kind that took any."""
@@ -152,7 +165,12 @@ class ProfileSummary:
 def summarise(profile: Profile, rates: dict[str, float]) -> ProfileSummary:
     """Returns what a profile adds up to; `rates` must name every dtype in which products were counted."""
     amounts = {
-        str(work): {"seconds": amount.seconds, "bytes": amount.nbytes, "operations": dict(amount.operations)}
+        str(work): {
+            "seconds": amount.seconds,
+            "seconds_beside": amount.seconds_beside,
+            "bytes": amount.nbytes,
+            "operations": dict(amount.operations),
+        }
         for work, amount in profile.amounts.items()
     }
     return ProfileSummary(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -23,17 +24,38 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class HashedFile:
+    """A new file that is written from its beginning, and the SHA-256 of what was written."""
+
+    def __init__(self, path: Path) -> None:
+        """Creates or empties the file."""
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, chunk: Bytes) -> None:
+        """Adds bytes."""
+        self._file.write(chunk)
+        self._digest.update(chunk)
+
+    def finish(self, *, sync: bool = True) -> str:
+        """Closes the file, by default once it is on the disk, and returns the SHA-256."""
+        with self._file as file:
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Closes what may be finished or torn."""
+        self._file.close()
+
+
 def write_stream(path: Path, chunks: Iterable[Bytes], *, sync: bool = True) -> str:
     """Writes the chunks to the path itself and returns the SHA-256 of what was written."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with closing(HashedFile(path)) as file:
         for chunk in chunks:
             file.write(chunk)
-            digest.update(chunk)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    return digest.hexdigest()
+        return file.finish(sync=sync)
 
 
 def replace_file(

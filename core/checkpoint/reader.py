@@ -15,6 +15,7 @@ import torch
 from core.checkpoint.layout import LayoutError, TensorEntry, located_entries, read_tensor
 from core.errors import ModelProblem, ModelRefusedError
 from core.preflight.model_files import read_tensors
+from core.profile import Work, count
 
 
 class CheckpointReader:
@@ -55,6 +56,7 @@ class CheckpointReader:
 
         Raises KeyError on an unknown name and ModelRefusedError where the file was cut since it was opened.
         """
+        count(Work.LOAD, nbytes=self._entries[name].nbytes)
         try:
             return read_tensor(self._entries[name])
         except (LayoutError, FileNotFoundError) as error:

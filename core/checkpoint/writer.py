@@ -29,6 +29,7 @@ from core.checkpoint.layout import (
     tensor_bytes,
     tensor_nbytes,
 )
+from core.checkpoint.streams import StreamWriter
 from core.errors import ArtifactInvalidError, InvalidConfigError
 from core.preflight.model_files import INDEX_FILE, SINGLE_FILE
 from core.preflight.resources import MAX_SHARD_BYTES
@@ -73,6 +74,7 @@ class ArtifactWriter:
         self._max_shard_bytes = max_shard_bytes
         self._pending: dict[str, _Pending] = {}
         self._sha256: dict[str, str] = {}
+        self._nested: dict[str, ArtifactWriter] = {}
         self._refuse_taken_place()
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         for leftover in out_dir.parent.glob(f"{out_dir.name}{PARTIAL_MARK}*"):
@@ -94,6 +96,13 @@ class ArtifactWriter:
     def tensor_names(self) -> tuple[str, ...]:
         """Returns the names of all tensors added so far, sorted."""
         return tuple(sorted(self._pending))
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Returns the SHA-256 of every file written so far, by relative path; each was hashed while it was written."""
+        nested = self._nested.items()
+        inside = {f"{name}/{file}": sha256 for name, writer in nested for file, sha256 in writer.sha256.items()}
+        return self._sha256 | inside
 
     def add_tensor(self, name: str, tensor: torch.Tensor) -> None:
         """Adds a tensor, which is held in memory until `commit`: meant for the few that no file holds as they are."""
@@ -130,7 +139,8 @@ class ArtifactWriter:
 
     def nested(self, name: str) -> ArtifactWriter:
         """Returns a writer of a folder inside this one, with checksums of its own; commit it before this one."""
-        return ArtifactWriter(self._partial_dir / name, max_shard_bytes=self._max_shard_bytes)
+        self._nested[name] = ArtifactWriter(self._partial_dir / name, max_shard_bytes=self._max_shard_bytes)
+        return self._nested[name]
 
     def commit(self, check: Callable[[Path], None] = lambda _: None) -> dict[str, str]:
         """Writes shards, index and SHA256SUMS, syncs all, moves the folder to its place; returns SHA-256 by file.
@@ -138,7 +148,7 @@ class ArtifactWriter:
         check is called with the finished folder before it is moved; what it raises keeps the folder from appearing.
         """
         self._write_shards()
-        write_sha256sums(self._partial_dir, self._sha256)
+        write_sha256sums(self._partial_dir, self.sha256)
         sync_folder(self._partial_dir)
         check(self._partial_dir)
         self._refuse_taken_place()
@@ -159,8 +169,12 @@ class ArtifactWriter:
     def _write_shards(self) -> None:
         shards = plan_shards(self._pending.values(), self._max_shard_bytes)
         files = shard_names(len(shards))
-        for file, shard in zip(files, shards, strict=True):
-            self._sha256[file] = write_stream(self._partial_dir / file, _shard_stream(shard))
+        with StreamWriter() as writer:
+            pieces = [
+                writer.write(self._partial_dir / file, _shard_stream(shard))
+                for file, shard in zip(files, shards, strict=True)
+            ]
+            self._sha256 |= {file: piece.result() for file, piece in zip(files, pieces, strict=True)}
         if len(shards) > 1:
             weight_map = {tensor.name: file for file, shard in zip(files, shards, strict=True) for tensor in shard}
             self._write_index(weight_map)

@@ -20,7 +20,7 @@ from core.errors import ModelProblem, ModelRefusedError
 from core.model.experts import split_experts
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
-from core.profile import Work, count, span
+from core.profile import Work, span
 
 
 class TensorSource(Protocol):
@@ -129,9 +129,7 @@ class Skeleton:
     def load(self, source: TensorSource, targets: Iterable[str]) -> None:
         """Puts real tensors in place, in the skeleton's dtype."""
         for target in targets:
-            tensor = source.tensor(self.names.source_of[target])
-            count(Work.LOAD, nbytes=tensor.nbytes)
-            _place(self.model, target, tensor.to(self.dtype))
+            _place(self.model, target, source.tensor(self.names.source_of[target]).to(self.dtype))
         self._tie()
 
     def drop(self, targets: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ def estimate(
 ) -> Estimate:
     """Returns an estimate from shapes alone.
 
-    Memory: one block in float32 with its copy on the grid, one Hessian and its factor for the widest
+    Memory: one block in float32 with its copy on the grid, the next block, one Hessian and its factor for the widest
     linear, the calibration activations entering and leaving a block, the embedding and the head. Disk: the finished
     blocks and the artifact that is built from them in each format, and the activations of two blocks for a resume.
     """
@@ -97,7 +97,7 @@ def available_memory() -> int:
 
 
 def _block_bytes(facts: ModelFacts, tokens: int) -> int:
-    """Weights of the largest block twice (float and rounded), one Hessian with its factor, one linear's inputs."""
+    """Weights of the largest block three times (float, rounded, the next block's), a Hessian and factor, inputs."""
     by_block: Counter[str] = Counter()
     for name, (rows, columns) in facts.linears.items():
         if not name.startswith(facts.block_prefix):
@@ -106,7 +106,7 @@ def _block_bytes(facts: ModelFacts, tokens: int) -> int:
     weights = max(by_block.values(), default=0) * FLOAT32_BYTES
     widest = max((columns for _, columns in facts.linears.values()), default=0)
     hessian = 3 * widest * widest * FLOAT32_BYTES if tokens else 0
-    return 2 * weights + hessian + tokens * widest * FLOAT32_BYTES // 2
+    return 3 * weights + hessian + tokens * widest * FLOAT32_BYTES // 2
 
 
 def _outside_bytes(facts: ModelFacts) -> int:

@@ -1,53 +1,55 @@
-"""The third step: block after block is loaded, solved, recorded and dropped."""
+"""The third step: block after block is loaded, solved, handed to the recorder and dropped."""
 
 from __future__ import annotations
 
 import time
 
 from core.block_records import starved_experts, stored_states
-from core.environment import rss_bytes
-from core.events import BlockQuantized, WarningRaised
+from core.checkpoint.prefetch import ReadAhead
+from core.events import WarningRaised
 from core.model.capture import CapturedBatch
 from core.model.suspend import HiddenStates
 from core.quantizers.block import SolvedBlock, block_batches
+from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
 
 
-def quantize_blocks(run: OpenRun, captured: list[CapturedBatch], hidden: list[HiddenStates]) -> list[HiddenStates]:
+def quantize_blocks(
+    run: OpenRun,
+    weights: ReadAhead,
+    recorder: Recorder,
+    captured: list[CapturedBatch],
+    hidden: list[HiddenStates],
+) -> list[HiddenStates]:
     """Solves every block that the manifest does not hold yet; returns what leaves the last."""
     for index in range(run.manifest.blocks_done, len(run.skeleton.blocks.modules)):
         started = time.perf_counter()
-        solved = _solve_block(run, index, captured, hidden)
+        load_block(run, weights, index)
+        batches = block_batches(captured, hidden, index)
+        solved = run.request.walk.quantize(index, run.skeleton.blocks.modules[index], batches)
         hidden = solved.outputs
-        _record(run, index, solved, keep_states=bool(captured))
+        keeps_states = bool(captured) and index + 1 < run.total
+        recorder.record(_finished(run, index, solved, time.perf_counter() - started, keeps_states=keeps_states))
         run.skeleton.drop(run.skeleton.block_targets(index))
-        announce(run, index, started)
     return hidden
 
 
-def announce(run: OpenRun, index: int, started: float) -> None:
-    """Tells that a block is recorded. started: when its work began, by `time.perf_counter`."""
-    run.request.walk.on_event(
-        BlockQuantized(
-            block=index,
-            blocks_total=run.total,
-            seconds=time.perf_counter() - started,
-            rss_bytes=rss_bytes(),
-            sha256=run.manifest.block_sha256(index),
-        )
-    )
+def load_block(run: OpenRun, weights: ReadAhead, index: int) -> None:
+    """Loads a block, and lets the next one be read meanwhile."""
+    skeleton = run.skeleton
+    skeleton.load(weights, skeleton.block_targets(index))
+    if index + 1 < len(skeleton.blocks.modules):
+        weights.announce(skeleton.names.source_of[target] for target in skeleton.block_targets(index + 1))
 
 
-def _solve_block(run: OpenRun, index: int, captured: list[CapturedBatch], hidden: list[HiddenStates]) -> SolvedBlock:
-    run.skeleton.load(run.request.reader, run.skeleton.block_targets(index))
-    batches = block_batches(captured, hidden, index)
-    return run.request.walk.quantize(index, run.skeleton.blocks.modules[index], batches)
-
-
-def _record(run: OpenRun, index: int, solved: SolvedBlock, *, keep_states: bool) -> None:
+def _finished(run: OpenRun, index: int, solved: SolvedBlock, seconds: float, *, keeps_states: bool) -> FinishedBlock:
     rows = run.records.rows(index, solved)
     for block, message in starved_experts(rows, run.shapes).items():
         run.request.walk.on_event(WarningRaised(code="starved_experts", message=message, block=block))
-    run.manifest.record_block(index, run.records.tensors(index, solved), rows)
-    if keep_states and index + 1 < run.total:
-        run.manifest.save_activations(index + 1, stored_states(solved.outputs))
+    return FinishedBlock(
+        index=index,
+        packing=run.records.packing(index, solved),
+        rows=rows,
+        seconds=seconds,
+        leaving=stored_states(solved.outputs) if keeps_states else {},
+    )

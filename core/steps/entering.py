@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from core.block_records import restored_states
+from core.checkpoint.prefetch import ReadAhead
 from core.errors import RunStoppedError
 from core.events import Stage, StageAdvanced
 from core.model.capture import CapturedBatch, capture
 from core.model.suspend import HiddenStates
 from core.quantizers.block import BlockBatch, block_batches
+from core.steps.blocks import load_block
 from core.steps.run import OpenRun
 
 
@@ -29,7 +31,9 @@ def capture_batches(run: OpenRun) -> tuple[list[CapturedBatch], list[HiddenState
     return captured, request.walk.entering(hidden)
 
 
-def entering_states(run: OpenRun, captured: list[CapturedBatch], hidden: list[HiddenStates]) -> list[HiddenStates]:
+def entering_states(
+    run: OpenRun, weights: ReadAhead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+) -> list[HiddenStates]:
     """Returns what enters the first open block: saved states, or those of block 0 run through the finished ones."""
     done = run.manifest.blocks_done
     if done == 0 or not captured:
@@ -38,15 +42,15 @@ def entering_states(run: OpenRun, captured: list[CapturedBatch], hidden: list[Hi
     if saved is not None:
         return restored_states(saved, len(captured))
     for index in range(done):
-        hidden = _pass_finished(run, index, block_batches(captured, hidden, index))
+        hidden = _pass_finished(run, weights, index, block_batches(captured, hidden, index))
     return hidden
 
 
-def _pass_finished(run: OpenRun, index: int, batches: list[BlockBatch]) -> list[HiddenStates]:
+def _pass_finished(run: OpenRun, weights: ReadAhead, index: int, batches: list[BlockBatch]) -> list[HiddenStates]:
     """Runs a finished block, with its float weights where that path is carried, then with its quantized ones."""
     walk, skeleton = run.request.walk, run.skeleton
     block = skeleton.blocks.modules[index]
-    skeleton.load(run.request.reader, skeleton.block_targets(index))
+    load_block(run, weights, index)
     beside = walk.forward_float(block, batches)
     run.records.restore(index, run.manifest.block_tensors(index))
     states = walk.forward(block, batches)

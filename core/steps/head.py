@@ -12,14 +12,14 @@ from core.model.skeleton import OutputHead
 from core.model.suspend import HiddenStates
 from core.quantizers.dispatch import quantizer_for
 from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
-from core.steps.blocks import announce
+from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
 
 
 def quantize_output_head(
-    run: OpenRun, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
+    run: OpenRun, recorder: Recorder, head: OutputHead, captured: list[CapturedBatch], hidden: list[HiddenStates]
 ) -> None:
-    """Solves and records the head as one more block. hidden: what leaves the last block."""
+    """Solves the head and hands it to the recorder as one more block. hidden: what leaves the last block."""
     started = time.perf_counter()
     index = len(run.skeleton.blocks.modules)
     part = run.request.config.for_linear(head.stored_name)
@@ -35,8 +35,15 @@ def quantize_output_head(
     reader = run.request.reader
     solved = quantize_head(task, reader.tensor(head.weight).to(run.skeleton.dtype), statistics)
     bias = None if head.bias is None else reader.tensor(head.bias)
-    run.manifest.record_block(index, run.records.head_tensors(head, solved, bias), run.records.rows(index, solved))
-    announce(run, index, started)
+    recorder.record(
+        FinishedBlock(
+            index=index,
+            packing=run.records.head_packing(head, solved, bias),
+            rows=run.records.rows(index, solved),
+            seconds=time.perf_counter() - started,
+            leaving={},
+        )
+    )
 
 
 def _batches(

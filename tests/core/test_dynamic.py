@@ -14,7 +14,6 @@ from core.calibration.windows import CalibrationWindows
 from core.configs import Format, GPTQConfig, RTNConfig
 from core.errors import InvalidConfigError, RunStoppedError
 from core.evaluation.loading import load_model
-from core.events import BlockQuantized, Event
 from core.formats.artifact_check import check_artifact
 from core.model.modules import QuantizedLinear
 from core.model.structure import linear_weight
@@ -23,6 +22,7 @@ from core.preflight.rules import Target
 from core.quantization import convert, prepare
 from core.solver.rtn import round_to_nearest
 from core.steps.run import TOKENS_PER_BATCH
+from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
 DYNAMIC = {
@@ -105,16 +105,11 @@ def test_linears_of_one_input_set_are_each_solved_with_their_options(source: Pat
 
 def test_a_stopped_run_resumes_to_the_same_bytes(source: Path, tmp_path: Path):
     """Finished blocks are restored with each linear's own grid."""
-    seen: list[Event] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, BlockQuantized):
-            seen.append(event)
-
+    listen, should_stop = stop_in(2)
     straight, out = tmp_path / "straight", tmp_path / "out"
     quantize_checkpoint(source, straight, CONFIG, windows())
     with pytest.raises(RunStoppedError):
-        quantize_checkpoint(source, out, CONFIG, windows(), on_event=listen, should_stop=lambda: len(seen) >= 2)
+        quantize_checkpoint(source, out, CONFIG, windows(), on_event=listen, should_stop=should_stop)
     for file in (tmp_path / "out.work").glob("*activations*"):
         file.unlink()
     quantize_checkpoint(source, out, CONFIG, windows())

@@ -14,10 +14,11 @@ from core.configs import Format, GPTQConfig, RTNConfig
 from core.errors import InvalidConfigError, RunStoppedError
 from core.evaluation.loading import load_model
 from core.evaluation.perplexity import perplexity
-from core.events import BlockQuantized, Event, LinearQuantized, WarningRaised
+from core.events import Event, LinearQuantized, WarningRaised
 from core.model.modules import QuantizedLinear
 from core.pipeline import Resources, quantize_checkpoint
 from core.quantization import convert, prepare
+from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
 GPTQ = GPTQConfig(bits=4, group_size=32)
@@ -98,14 +99,9 @@ def test_a_resumed_run_writes_the_same_bytes(config: GPTQConfig, tmp_path: Path)
     """Stopped after a block and without its saved activations, the run ends in the bytes of an undisturbed one."""
     source, out = write_tiny_model(tmp_path / "model", "qwen3_moe"), tmp_path / "resumed"
     quantize_checkpoint(source, tmp_path / "straight", config, windows(80))
-    done: list[Event] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, BlockQuantized):
-            done.append(event)
-
+    listen, should_stop = stop_in(1)
     with pytest.raises(RunStoppedError):
-        quantize_checkpoint(source, out, config, windows(80), on_event=listen, should_stop=lambda: bool(done))
+        quantize_checkpoint(source, out, config, windows(80), on_event=listen, should_stop=should_stop)
     for path in (tmp_path / "resumed.work").glob("activations-*"):
         path.unlink()
     report = quantize_checkpoint(source, out, config, windows(80))

@@ -14,7 +14,7 @@ from core.checkpoint.reader import CheckpointReader
 from core.configs import Format, GPTQConfig, RTNConfig
 from core.errors import InvalidConfigError, RunStoppedError, TargetRefusedError
 from core.evaluation.loading import load_model
-from core.events import BlockQuantized, Event, LinearQuantized
+from core.events import Event, LinearQuantized
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.overrides import Overrides
@@ -133,11 +133,11 @@ def test_a_run_that_stops_before_the_head_resumes_in_the_same_bytes(lose_activat
     done: list[Event] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, BlockQuantized):
+        if isinstance(event, LinearQuantized):
             done.append(event)
 
     with pytest.raises(RunStoppedError):
-        quantize_checkpoint(source, out, GPTQ, windows(), on_event=listen, should_stop=lambda: len(done) == 3)
+        quantize_checkpoint(source, out, GPTQ, windows(), on_event=listen, should_stop=lambda: len(done) == 3 * 7)
     if lose_activations:
         for path in (tmp_path / "resumed.work").glob("activations-*"):
             path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from core.calibration.windows import CalibrationWindows
 from core.configs import AdaRoundConfig, AWQConfig, Format, QuantizationConfig
 from core.errors import RunStoppedError
 from core.evaluation.loading import load_model
-from core.events import BlockQuantized, Event
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.pipeline import quantize_checkpoint
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
 from core.steps.run import TOKENS_PER_BATCH
+from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, write_tiny_model
 
 CONFIGS = [AdaRoundConfig(bits=4, group_size=32, iterations=20), AWQConfig(bits=4, group_size=32)]
@@ -37,11 +36,6 @@ def _windows(samples: int = 80) -> CalibrationWindows:
 def _bytes(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in MEASURED]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def _stop_after(blocks: int) -> tuple[Callable[[Event], None], Callable[[], bool]]:
-    seen: list[Event] = []
-    return lambda event: seen.append(event) if isinstance(event, BlockQuantized) else None, lambda: len(seen) >= blocks
 
 
 @pytest.fixture
@@ -80,7 +74,7 @@ def test_a_resumed_run_writes_the_same_bytes_in_every_format(
     """Also where the saved activations are lost, so that finished blocks are run again from what was written."""
     formats, out = tuple(Format), tmp_path / "resumed"
     quantize_checkpoint(source, tmp_path / "straight", config, _windows(), formats=formats)
-    listen, should_stop = _stop_after(2)
+    listen, should_stop = stop_in(2)
     with pytest.raises(RunStoppedError):
         quantize_checkpoint(source, out, config, _windows(), on_event=listen, should_stop=should_stop)
     for path in (tmp_path / "resumed.work").glob("activations-*"):

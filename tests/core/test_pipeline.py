@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from core.progress import ProgressEstimator
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
 from core.steps.run import TOKENS_PER_BATCH
+from tests.core.stops import stop_in
 from tests.core.tiny import FAMILIES, byte_tokenizer, random_tokens, tiny_model, write_tiny_model
 
 GPTQ = GPTQConfig(bits=4, group_size=32)
@@ -51,16 +51,6 @@ def _windows(samples: int = 8, seq_len: int = 32) -> CalibrationWindows:
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in MEASURED}
-
-
-def _stop_after(blocks: int) -> tuple[Callable[[Event], None], Callable[[], bool]]:
-    seen = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, BlockQuantized):
-            seen.append(event)
-
-    return listen, lambda: len(seen) >= blocks
 
 
 def _matrix_floats_alive() -> int:
@@ -145,7 +135,7 @@ def test_a_resumed_run_writes_the_same_bytes(
     """Stopped after any block, with or without its saved activations, a run ends in the bytes of an undisturbed one."""
     quantize_checkpoint(source, tmp_path / "straight", GPTQ, _windows(samples=80))
     out, work = tmp_path / "resumed", tmp_path / "resumed.work"
-    listen, should_stop = _stop_after(stop_after)
+    listen, should_stop = stop_in(stop_after)
     with pytest.raises(RunStoppedError) as stopped:
         quantize_checkpoint(source, out, GPTQ, _windows(samples=80), on_event=listen, should_stop=should_stop)
     assert stopped.value.blocks_done == stop_after
@@ -165,7 +155,7 @@ def test_a_resumed_run_writes_the_same_bytes(
 def test_another_run_does_not_resume_from_it(source: Path, tmp_path: Path) -> None:
     """A work folder of other settings, another model or other calibration is refused, and the field is named."""
     out = tmp_path / "out"
-    listen, should_stop = _stop_after(1)
+    listen, should_stop = stop_in(1)
     with pytest.raises(RunStoppedError):
         quantize_checkpoint(source, out, GPTQ, _windows(), on_event=listen, should_stop=should_stop)
     with pytest.raises(ResumeRefusedError, match="config"):
@@ -283,8 +273,11 @@ def test_a_profile_says_where_the_time_went(source: Path, tmp_path: Path) -> Non
     wall = time.perf_counter() - started
     verify_sha256sums(out)
     profile = json.loads((out / "profile.json").read_text("utf-8"))
-    done = {name for name, amount in profile["work"].items() if amount["seconds"] > 0}
-    assert done == set(report.seconds_by_work) == {str(work) for work in Work}
+    work = profile["work"]
+    assert {name for name, amount in work.items() if amount["seconds"] > 0} == set(report.seconds_by_work)
+    beside = {name for name, amount in work.items() if amount["seconds_beside"] > 0}
+    assert beside == {Work.LOAD, Work.PACK, Work.WRITE}
+    assert beside | set(report.seconds_by_work) == {str(kind) for kind in Work}
     assert 0.5 * sum(report.seconds_by_stage.values()) < profile["seconds"] < wall
     # Three blocks of the tiny model, 8 x 32 tokens on the quantized path; the float path runs beside half the batches.
     weights = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)

@@ -16,8 +16,9 @@ from core.configs.options import DeclaredOption, declared_options
 from core.configs.registry import CONFIG_CLASSES, config_from_dict
 from core.configs.values import Method
 from core.errors import RunStoppedError
-from core.events import BlockQuantized, Event, RunStarted
+from core.events import Event, RunStarted
 from core.pipeline import quantize_checkpoint
+from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, write_tiny_model
 
 MEASURED = {"quantization_report.json", "SHA256SUMS"}
@@ -77,21 +78,9 @@ def test_blocks_alone_are_enough(values: dict[str, Any], sources: dict[bool, Pat
     config = config_from_dict(values)
     source = sources["feed_all_experts" in values]
     quantize_checkpoint(source, tmp_path / "straight", config, windows())
-    solved: list[Event] = []
-
-    def note(event: Event) -> None:
-        if isinstance(event, BlockQuantized):
-            solved.append(event)
-
+    listen, should_stop = stop_in(STOPPED_AFTER)
     with pytest.raises(RunStoppedError):
-        quantize_checkpoint(
-            source,
-            tmp_path / "here",
-            config,
-            windows(),
-            on_event=note,
-            should_stop=lambda: len(solved) >= STOPPED_AFTER,
-        )
+        quantize_checkpoint(source, tmp_path / "here", config, windows(), on_event=listen, should_stop=should_stop)
     carry(tmp_path / "here.work", tmp_path / "there.work")
     events: list[Event] = []
     quantize_checkpoint(source, tmp_path / "there", config, windows(), on_event=events.append)
