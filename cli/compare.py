@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cli.client import ServiceClient
-from cli.compare_table import compare_table, legend
+from cli.compare_table import compare_table, legend, not_measured
 from cli.errors import CliError, ExitCode
 from cli.job_text import job_seconds, model_text
 from cli.output import out, print_json
@@ -71,6 +71,8 @@ def compare_jobs(
         out().print(compare_table(rows))
         out().print()
         out().print(legend(rows))
+        for missing in not_measured(rows):
+            out().print(missing, style="dim", highlight=False, markup=False)
         if any(row.evaluation is None for row in rows):
             out().print("-: not measured; submit with --evaluate to have a job measured.", style="dim")
     else:

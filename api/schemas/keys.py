@@ -36,7 +36,7 @@ Scope = Literal["jobs:read", "jobs:write", "jobs:cancel", "artifacts:read", "adm
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(printable)]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=5, description="What the key may do.")]
 Amount = Annotated[int, Field(ge=0, le=2**53)]
-ExpiresAt = Annotated[Moment, Field(description="RFC 3339; null: never.")]
+ExpiresAt = Annotated[Moment, Field(description="Until when it is taken; null: for ever.")]
 
 
 class QuotasBody(Strict):

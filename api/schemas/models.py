@@ -33,6 +33,44 @@ class InspectRequest(Strict):
     )
 
 
+class ModelFolderView(BaseModel):
+    """A folder that a job may name as its model."""
+
+    root: str
+    path: str = Field(description="Below the root.")
+    model_type: str
+    bytes: int = Field(description="Of its safetensors files.")
+
+
+class ModelFolderList(BaseModel):
+    """What lies under the allowed roots, by path."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "list",
+                    "data": [
+                        {
+                            "root": "models",
+                            "path": "SmolLM2-135M-Instruct",
+                            "model_type": "llama",
+                            "bytes": 269_060_552,
+                        }
+                    ],
+                    "roots": ["models"],
+                    "truncated": False,
+                }
+            ]
+        },
+    )
+
+    object: Literal["list"] = "list"
+    data: list[ModelFolderView]
+    roots: list[str] = Field(description="Names of the allowed roots.")
+    truncated: bool = Field(description="There may be more: the roots hold too much to look through.")
+
+
 class RefusalView(BaseModel):
     """Why a submit would be refused."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from api.schemas.options import Strict, options_model
-from core.calibration.hub import NAME_PATTERN
+from core.calibration.hub import NAME_PATTERN, PREFIX, PRESETS, SELF_SET
 from core.configs import DEFAULT_FORMATS, BudgetConfig, CalibrationConfig, Format, Method, Preset, all_options
 from core.configs.options import declared_options
 from store.jobs import NewJob
@@ -86,7 +86,7 @@ class CalibrationOptions(DrawOptions):
             "OWNER/DATASET[@REVISION][:FILE-PATTERN][#COLUMN], which the worker fetches; or `self`, text that the "
             "float model writes itself, which takes the memory of the whole model."
         ),
-        examples=["builtin", "hub:wikitext2", "self"],
+        examples=[BUILTIN_SET, *(f"{PREFIX}{name}" for name in PRESETS), SELF_SET],
     )
 
 

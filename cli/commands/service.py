@@ -26,6 +26,12 @@ def up(
         str, typer.Option("--host", help="Address to listen on; any but loopback needs a key (bitmill keys create).")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
+    demo_model: Annotated[
+        bool,
+        typer.Option(
+            "--demo-model", help="Fetch SmolLM2-135M-Instruct into the cache first, to have something to try."
+        ),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Run the service: API, page and one worker, with nothing else to install.
@@ -35,7 +41,7 @@ def up(
     """
     from cli.service.up import run_service
 
-    run_service(data_dir=data_dir, host=host, port=port, as_json=json_output)
+    run_service(data_dir=data_dir, host=host, port=port, demo_model=demo_model, as_json=json_output)
 
 
 def demo(

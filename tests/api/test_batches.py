@@ -42,6 +42,27 @@ def test_a_batch_is_a_table_of_its_jobs(service_on_each: Service):
     assert row["seconds"] >= 0
 
 
+def test_a_batch_has_rows_for_the_float_model_and_nf4(service: Service):
+    """Once for each model that a job was evaluated on; that a worker lacked NF4 counts where no other had it."""
+    measured = {"perplexity_float": 11.6, "bytes_float": 1000, "perplexity_quantized": 12.1}
+    nf4 = {"perplexity": 12.3, "perplexity_ratio": 12.3 / 11.6, "kl_divergence": 0.05, "top1_agreement": 0.9}
+    missing = {"missing": "NF4 needs bitsandbytes."}
+    configs = [{"bits": bits, "group_size": 32} for bits in (2, 3, 4)]
+    path = service.client.post("/v1/batches", json=batch(models=[TINY], configs=configs)).headers["location"]
+    assert service.client.get(path).json()["references"] == []
+    for beside in (missing, {**nf4, "bytes": 300}, None):
+        job = service.claim()
+        with service.services.database.transaction() as repository:
+            repository.succeed(job.id, job.lease_token, [], {**measured, **({"nf4": beside} if beside else {})}, [])
+        rows = service.client.get(path).json()["references"]
+        assert [row["method"] for row in rows] == ["float", "nf4"]
+        assert rows[0]["perplexity"] == 11.6
+        assert rows[0]["weights_bytes"] == 1000
+        assert rows[1]["missing"] == ("NF4 needs bitsandbytes." if beside is missing else None)
+    assert {name: rows[1][name] for name in nf4} == nf4
+    assert rows[1]["weights_bytes"] == 300
+
+
 def test_a_batch_with_a_job_that_cannot_run_stores_nothing(service: Service):
     """Every such job is named, by model and config."""
     missing = {**TINY, "path": "none"}

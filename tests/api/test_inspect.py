@@ -70,3 +70,13 @@ def test_a_hub_model_is_judged_by_its_options_alone(service: Service):
     answer = inspect(service, model={"source": "hub", "repo": "org/name"}, configs=[{}, {"bits": 5}])
     assert answer["facts"] is None
     assert [check["accepted"] for check in answer["configs"]] == [True, False]
+
+
+def test_folders_under_the_roots_are_listed(service: Service):
+    """Each as a job names it: put back into a request, it is accepted."""
+    listed = service.client.get("/v1/models").json()
+    assert (listed["roots"], listed["truncated"]) == (["models"], False)
+    [folder] = listed["data"]
+    assert (folder["path"], folder["model_type"]) == ("tiny", "llama")
+    model = {"source": "path", "root": folder["root"], "path": folder["path"]}
+    assert inspect(service, model=model)["facts"]["total_bytes"] <= folder["bytes"]

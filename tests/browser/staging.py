@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from api.deps import LOCAL_OWNER
 from store.jobs import Job, JobError, JobProgress, LinearRow, LogLine, NewArtifact, Stage
+from store.publications import NewPublication
 from store.workers import Capability, WorkerFacts
 from tests.api.service import WORKER, Service
 
@@ -32,6 +34,10 @@ LINES = (
     ("child", "engine started", {"threads": 2, "numerics": "bfloat16, AVX512"}),
     ("child", "16,384 tokens in 32 windows", {}),
 )
+
+
+KEY = {"name": "ci", "scopes": ["jobs:read", "jobs:write"], "quotas": {"stored_bytes": 50_000_000_000}}
+WEBHOOK = {"name": "build server", "url": "https://ci.example.com/hooks/bitmill"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,11 @@ def stage(service: Service, *, blocks_done: int = 12) -> Staged:
     failed = fail(service)
     cancelled = submit(service, bits=2)["id"]
     service.client.post(f"/v1/jobs/{cancelled}:cancel").raise_for_status()
-    running = run(service, blocks_done)
+    publish(service, succeeded[0])
+    store_text(service)
+    service.client.post("/v1/api-keys", json=KEY).raise_for_status()
+    service.client.post("/v1/webhooks", json=WEBHOOK).raise_for_status()
+    running = run(service, blocks_done, deadline_s=7200)
     queued = submit(service, labels={"team": "search"}, priority=5)["id"]
     submit(service, bits=3)
     return Staged(running, queued, succeeded, failed, cancelled)
@@ -128,6 +138,27 @@ def succeed(service: Service, perplexity: float, megabytes: int, **options: Any)
     return job.id
 
 
+def publish(service: Service, job: str) -> None:
+    """Leaves two uploads of a job to the hub: one that was refused, then one that is there."""
+    for repo, commit, error in (
+        ("acme/SmolLM2-135M", None, "hub_refused: The token may not write to this namespace."),
+        ("mills/SmolLM2-135M-4bit", "0123456789abcdef0123456789abcdef01234567", None),
+    ):
+        new = NewPublication(job_id=job, owner_key_id=LOCAL_OWNER, repo=repo, private=True)
+        with service.services.database.transaction() as repository:
+            repository.add_publication(new)
+            taken = repository.take_publication(60)
+            assert taken is not None
+            repository.end_publication(taken, commit=commit, error=error, retry_seconds=None)
+
+
+def store_text(service: Service) -> None:
+    """Stores a calibration set that has something to be warned of."""
+    lines = [json.dumps({"text": f"Ticket {number % 40}: the mill stands still."}) for number in range(400)]
+    files = {"file": ("support-tickets.jsonl", "\n".join(lines).encode())}
+    service.client.post("/v1/calibration-sets", files=files).raise_for_status()
+
+
 def evaluated(perplexity: float, megabytes: int) -> dict[str, Any]:
     """Returns what the evaluation stage would have measured."""
     return {
@@ -152,6 +183,14 @@ def evaluated(perplexity: float, megabytes: int) -> dict[str, Any]:
                 "tokens_per_second_float": 21.42,
                 "tokens_per_second_quantized": 21.07,
             },
+        },
+        "nf4": {
+            "perplexity": 12.52,
+            "perplexity_ratio": 12.52 / 11.63,
+            "kl_divergence": 0.0688,
+            "top1_agreement": 0.9314,
+            "bytes": 116_345_472,
+            "missing": None,
         },
     }
 

@@ -74,8 +74,9 @@ def test_what_cannot_run_is_refused_beside_its_field(service: RunningService, op
         page.get_by_role("heading", name="This cannot run").wait_for()
         assert group.get_attribute("aria-invalid") == "true"
         assert page.get_by_role("button", name="Submit").is_disabled()
-        group.fill("32")
+        page.get_by_label("Preflight").get_by_role("button", name="32", exact=True).click()
         page.get_by_role("heading", name="Ready to run").wait_for()
+        assert group.input_value() == "32"
 
 
 def test_a_dropped_text_is_counted_and_used(service: RunningService, open_page: OpenPage):
@@ -146,10 +147,10 @@ def field(page: Page, path: str) -> Locator:
 
 
 def fill_form(page: Page, model: str) -> None:
-    """Names the model and a job that is quickly done; waits for the preflight."""
-    page.get_by_label("Folder", exact=True).check()
-    field(page, "model/path").fill(model)
-    field(page, "model/root").fill("models")
+    """Chooses the model among those that are there and a job that is quickly done; waits for the preflight."""
+    page.get_by_label("Models of this service").get_by_role("button", name=re.compile(f"^{model} ")).click()
+    assert field(page, "model/path").input_value() == model
+    assert field(page, "model/root").input_value() == "models"
     field(page, "group_size").fill("32")
     field(page, "calibration/samples").fill("8")
     field(page, "calibration/seq_len").fill("64")

@@ -137,6 +137,130 @@ def test_a_hub_token_is_stored_and_forgotten(service: Service, open_page: OpenPa
         assert service.client.get("/v1/hub-token").json()["stored"] is False
 
 
+def test_a_result_goes_to_the_hub(service: Service, open_page: OpenPage):
+    """The token is asked for first, then the repository; the page tells how the upload ends."""
+    register(service)
+    job = succeed(service, 12.15, 118)
+    with open_page(f"{url_of(service)}#/jobs/{job}") as page:
+        card = page.locator(".card", has=page.get_by_role("heading", name="On the model hub"))
+        card.get_by_text("The files are not on the hub.").wait_for()
+        card.get_by_role("button", name="Publish to the hub").click()
+        dialog = page.get_by_role("dialog", name="Token of the model hub")
+        dialog.get_by_label("Token", exact=False).fill("hf_secret_of_mine")
+        dialog.get_by_role("button", name="Store it").click()
+        form = page.get_by_role("dialog", name="Publish to the hub")
+        form.locator("[data-path=repo] input").fill("no-owner")
+        form.get_by_role("button", name="Publish").click()
+        form.get_by_role("alert").wait_for()
+        form.locator("[data-path=repo] input").fill("acme/SmolLM2-135M-4bit")
+        form.get_by_role("button", name="Publish").click()
+        card.get_by_text("Pending").wait_for()
+        with service.services.database.transaction() as repository:
+            taken = repository.take_publication(60)
+            assert taken is not None
+            assert (taken.job_id, taken.repo, taken.private) == (job, "acme/SmolLM2-135M-4bit", True)
+            repository.end_publication(taken, commit="4f" * 20, error=None, retry_seconds=None)
+        card.get_by_text("Published").wait_for()
+        card.get_by_text("4f4f4f4f4f4f").wait_for()
+
+
+def test_a_deadline_is_written_in_any_unit(service: Service, open_page: OpenPage):
+    """As it is typed; the request carries seconds, and a copy of the job shows them in the same unit again."""
+    job = submit(service, deadline_s=5400)["id"]
+    with open_page(f"{url_of(service)}#/new?from={job}") as page:
+        deadline = page.locator("[data-path=deadline_s]")
+        deadline.get_by_text("This is 5,400 seconds.").wait_for()
+        assert deadline.locator("input").input_value() == "90"
+        deadline.get_by_label("Deadline: unit").select_option("hours")
+        assert deadline.locator("input").input_value() == "90"
+        deadline.locator("input").fill("")
+        with page.expect_response(lambda answer: "validate_only" in answer.url) as checked:
+            deadline.locator("input").press_sequentially("1.5")
+        assert deadline.locator("input").input_value() == "1.5"
+        page.get_by_role("heading", name="Ready to run").wait_for()
+        page.get_by_role("button", name="Submit").click()
+        page.locator(".page-head .state.queued").wait_for()
+        page.get_by_text("1 h 30 min after the submit").wait_for()
+        assert checked.value.ok
+        [newest, _] = service.client.get("/v1/jobs").json()["data"]
+        assert newest["deadline_s"] == 5400
+
+
+def test_numbers_are_typed_key_by_key(service: Service, open_page: OpenPage):
+    """A field may be empty or end in a point while one types; the default comes back when one leaves it empty."""
+    with open_page(f"{url_of(service)}#/new") as page:
+        page.get_by_text("All options of the method").click()
+        damp = page.locator("[data-path=damp_percent] input")
+        default = damp.input_value()
+        damp.press("Control+a")
+        damp.press("Delete")
+        assert damp.input_value() == ""
+        damp.press_sequentially("0.02")
+        assert damp.input_value() == "0.02"
+        damp.fill("")
+        damp.press("Tab")
+        assert damp.input_value() == default
+
+
+def test_a_source_of_calibration_is_chosen(service: Service, open_page: OpenPage):
+    """Built in, of the hub by a short name or any other, or written by the model: the request names it."""
+    with open_page(f"{url_of(service)}#/new") as page:
+        page.get_by_label("Folder", exact=True).check()
+        page.locator("[data-path='model/path'] input").fill("tiny")
+        page.locator("[data-path='model/root'] input").fill("models")
+        page.get_by_text("Ready to run").or_(page.get_by_text("This cannot run")).first.wait_for()
+        source = page.locator("[data-path='calibration/set'] select")
+        for choice in ("hub:wikitext2", "self"):
+            with page.expect_request(lambda one: "validate_only" in one.url) as asked:
+                source.select_option(choice)
+            assert asked.value.post_data_json["calibration"]["set"] == choice
+        source.select_option("hub:")
+        with page.expect_request(lambda one: "validate_only" in one.url and "mine" in (one.post_data or "")) as asked:
+            page.get_by_placeholder("owner/dataset").fill("acme/mine#body")
+        assert asked.value.post_data_json["calibration"]["set"] == "hub:acme/mine#body"
+
+
+def test_texts_are_stored_pinned_and_deleted(service: Service, open_page: OpenPage):
+    """With what is in each; what the page says is what the API has."""
+    with open_page(f"{url_of(service)}#/texts") as page:
+        page.get_by_text("No text is stored.").wait_for()
+        text = ("mills.txt", "text/plain", "\n".join(f"Line {n} of mills and bits." for n in range(300)).encode())
+        page.locator(".drop input").set_input_files({"name": text[0], "mimeType": text[1], "buffer": text[2]})
+        card = page.locator(".card", has=page.get_by_role("heading", name="mills.txt"))
+        card.get_by_text(re.compile(r"^roughly [\d,]+")).wait_for()
+        card.get_by_role("button", name="Pin").click()
+        card.get_by_role("button", name="Unpin").wait_for()
+        [held] = service.client.get("/v1/calibration-sets").json()["data"]
+        assert (held["name"], held["pinned"]) == ("mills.txt", True)
+        card.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
+        page.get_by_text("No text is stored.").wait_for()
+        assert service.client.get("/v1/calibration-sets").json()["data"] == []
+
+
+def test_a_key_is_changed(service: Service, open_page: OpenPage):
+    """The form starts with what the key may do and take; a limit is taken away by emptying it."""
+    quotas = {"jobs_in_flight": 5, "stored_bytes": 50_000_000_000}
+    made = service.client.post("/v1/api-keys", json={"name": "ci", "scopes": ["jobs:read"], "quotas": quotas}).json()
+    with open_page(f"{url_of(service)}#/keys") as page:
+        page.get_by_role("button", name="Change ci").click()
+        form = page.get_by_role("dialog", name="Change ci")
+        form.get_by_text("It takes now: 0 jobs in flight").wait_for()
+        stored_bytes = form.locator("[data-path='quotas/stored_bytes']")
+        assert stored_bytes.locator("input").input_value() == "50"
+        assert stored_bytes.locator("select").input_value() == "GB"
+        form.locator("[data-path='quotas/jobs_in_flight'] input").fill("")
+        stored_bytes.locator("select").select_option("TB")
+        form.get_by_text("jobs:write").click()
+        form.locator("[data-path=expires_at] input").fill("2031-05-17T12:30")
+        form.get_by_role("button", name="Change the key").click()
+        form.wait_for(state="detached")
+        changed = service.client.get(f"/v1/api-keys/{made['id']}").json()
+    assert sorted(changed["scopes"]) == ["jobs:read", "jobs:write"]
+    assert (changed["quotas"]["jobs_in_flight"], changed["quotas"]["stored_bytes"]) == (None, 50_000_000_000_000)
+    assert datetime.fromisoformat(changed["expires_at"]).astimezone().isoformat()[:16] == "2031-05-17T12:30"
+
+
 def test_pages_come_as_one_scrolls(service: Service, open_page: OpenPage):
     """Sixty jobs are two pages; a job that is submitted meanwhile comes on top and hides none."""
     for _ in range(60):

@@ -31,6 +31,7 @@ VIEWS = {
     "clone": ("#/new?from={succeeded[2]}", "New job"),
     "compare": ("#/compare?job={succeeded[0]}&job={succeeded[1]}&job={succeeded[2]}&job={succeeded[3]}", "Compare"),
     "compare-choose": ("#/compare", "Compare"),
+    "texts": ("#/texts", "Calibration texts"),
     "workers": ("#/workers", "Workers"),
     "keys": ("#/keys", "API keys"),
     "webhooks": ("#/webhooks", "Webhooks"),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
+from cli.compare import Compared
+from cli.compare_table import compare_table, not_measured
 from cli.errors import ExitCode
 from tests.cli.conftest import Bitmill
 from tests.ops.service import RunningService, wait_until
@@ -58,6 +63,7 @@ def test_a_batch_is_measured_against_the_float_model(rows: list[dict[str, Any]])
     assert eight["evaluation"]["bytes_float"] > eight["evaluation"]["bytes_quantized"]
     assert eight["evaluation"]["bytes_quantized"] > four["evaluation"]["bytes_quantized"]
     assert eight["evaluation"]["sample"]["decode"]["tokens_per_second_quantized"] > 0
+    assert eight["evaluation"]["nf4"] == four["evaluation"]["nf4"]
     assert unmeasured["evaluation"] is None
     assert unmeasured["artifact_bytes"] > 0
 
@@ -77,6 +83,11 @@ def test_the_table_shows_the_float_model_and_each_job(at_service: Bitmill, batch
     found = rows[1]["evaluation"]
     (float_line,) = [line for line in lines if line.strip().startswith("float")]
     assert f"{found['perplexity_float']:.3f}" in float_line
+    (nf4_line,) = [line for line in lines if line.strip().startswith("NF4")]
+    nf4 = found["nf4"]
+    assert {f"{nf4['perplexity']:.3f}", f"{nf4['kl_divergence']:.5f}", f"{nf4['top1_agreement']:.2%}"} <= {
+        *nf4_line.split()
+    }
     table, below = lines[: lines.index("")], lines[lines.index("") :]
     (line,) = [line for line in table if line.startswith("B ")]
     assert {"gptq", "w4", "g32", f"{found['kl_divergence']:.5f}", f"{found['top1_agreement']:.2%}"} <= {*line.split()}
@@ -85,6 +96,23 @@ def test_the_table_shows_the_float_model_and_each_job(at_service: Bitmill, batch
     for letter, row in zip("ABC", rows, strict=True):
         assert any(line.split()[:3] == [letter, row["job_id"], "succeeded"] for line in below)
     assert "--evaluate" in lines[-1]
+
+
+def test_nf4_that_could_not_be_measured_says_what_installs_it(rows: list[dict[str, Any]]):
+    """The row stands there without figures, and below it the remedy; one worker that has it is enough."""
+    eight, four, _ = (Compared(**row) for row in rows)
+    missing = {"missing": "NF4 needs bitsandbytes: install it."}
+    without = [replace(row, evaluation={**(row.evaluation or {}), "nf4": missing}) for row in (eight, four)]
+    shown = Console(record=True, width=120, file=StringIO())
+    shown.print(compare_table(without))
+    (line,) = [line for line in shown.export_text().splitlines() if line.strip().startswith("NF4")]
+    assert line.split() == ["NF4", *["-"] * 5]
+    assert not_measured(without) == [missing["missing"]]
+    shown = Console(record=True, width=120, file=StringIO())
+    shown.print(compare_table([without[0], four]))
+    (line,) = [line for line in shown.export_text().splitlines() if line.strip().startswith("NF4")]
+    assert "-" not in line.split()
+    assert not_measured([without[0], four]) == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import { JobsView } from "./views/jobs";
 import { KeysView } from "./views/keys";
 import { NewJobView } from "./views/new-job";
 import { OverviewView } from "./views/overview";
+import { TextsView } from "./views/texts";
 import { WebhooksView } from "./views/webhooks";
 import { WorkersView } from "./views/workers";
 
@@ -24,6 +25,8 @@ function view() {
       return <NewJobView key={place.value.query.get("from") ?? ""} />;
     case "compare":
       return <CompareView />;
+    case "texts":
+      return <TextsView />;
     case "workers":
       return <WorkersView />;
     case "keys":

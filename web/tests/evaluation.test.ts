@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Artifact, Evaluation, Job } from "../src/api/types";
-import { entryOfJob } from "../src/lib/compare";
+import { entryOfJob, referencesOf } from "../src/lib/compare";
 import { figuresOf } from "../src/lib/evaluation";
 import { dayOf, endOfDay, percentOf } from "../src/lib/format";
 
@@ -32,4 +32,15 @@ test("a day ends where the reader is, and is read back as the same day", () => {
   const end = new Date(endOfDay("2031-05-17"));
   expect([end.getDate(), end.getHours(), end.getMinutes(), end.getSeconds()]).toEqual([17, 23, 59, 59]);
   expect(dayOf(end.toISOString())).toBe("2031-05-17");
+});
+
+test("jobs compare with the float model and with NF4, each once; one worker that has NF4 is enough", () => {
+  const nf4 = { perplexity: 12.31, kl_divergence: 0.0533, top1_agreement: 0.9011, bytes: 116 };
+  const float = { perplexity_float: 11.63, bytes_float: 269 };
+  const without = { ...float, nf4: { missing: "NF4 needs bitsandbytes." } } as Evaluation;
+  const having = { ...float, nf4: { ...nf4, missing: null } } as Evaluation;
+  const rows = (...evaluations: (Evaluation | null)[]) => referencesOf(evaluations.map((evaluation) => ({ model: "m", evaluation })));
+  expect(rows(null)).toEqual([]);
+  expect(rows(without, null)).toMatchObject([{ name: "m, float", size: 269, perplexity: 11.63 }, { perplexity: null, missing: "NF4 needs bitsandbytes." }]);
+  expect(rows(without, having, without)).toMatchObject([{ size: 269 }, { size: 116, perplexity: 12.31, kl: 0.0533, agreement: 0.9011, missing: null }]);
 });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { type Document, type Field, fieldOf, nested, readInput, sectionsOf, valuesOf, withValue, writeInput } from "../src/lib/fields";
+import { type Document, type Field, completed, fieldOf, nameWithoutUnit, nested, readInput, sectionsOf, unitOf, valuesOf, withValue, writeInput } from "../src/lib/fields";
 
 const document: Document = {
   components: {
@@ -44,6 +44,14 @@ describe("fields", () => {
     expect(one("deadline_s").high).toBeUndefined();
   });
 
+  test("have the unit that their name ends in, and are written in the largest that divides them", () => {
+    const deadline = one("deadline_s");
+    expect(nameWithoutUnit(deadline)).toBe("deadline");
+    expect([5400, 7200, 172_800, 0, undefined].map((value) => unitOf(deadline, value)?.name)).toEqual(["minutes", "hours", "days", "hours", "hours"]);
+    expect(one("bits").units).toEqual([]);
+    expect(nameWithoutUnit(one("bits"))).toBe("bits");
+  });
+
   test("an option that the page has never heard of gets its place", () => {
     const sections = sectionsOf(document);
     expect(sections.method.map(({ name }) => name)).toEqual(["order", "brand_new", "dynamic", "desc_act"]);
@@ -78,5 +86,10 @@ describe("values", () => {
     expect(nested(values)).toEqual({ bits: 2, calibration: { samples: 8 } });
     const fields = ["bits", "order", "calibration", "targets"].map(one);
     expect(valuesOf(fields, { bits: 2, order: "desc_act", targets: [], calibration: { set: "builtin", samples: 8 } })).toEqual(values);
+  });
+
+  test("with all defaults are a whole body, in which nothing is null that the service must be given", () => {
+    const fields = [one("bits"), one("desc_act"), one("labels"), one("calibration")];
+    expect(completed(fields, { bits: 2 })).toEqual({ bits: 2, desc_act: null, "calibration/set": "builtin", "calibration/samples": 32 });
   });
 });

@@ -74,7 +74,7 @@ def write_config(folder: Path, **changes: object) -> None:
 
 def make_llama(folder: Path, **changes: object) -> Path:
     """Makes a whole folder, config changed as given, and returns it."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, **changes)
     (folder / "tokenizer.json").write_text("{}")
     write_safetensors(folder / "model.safetensors", llama_tensors())

@@ -7,6 +7,7 @@ export interface Entry {
   name: string;
   state: JobState;
   spec: Spec;
+  evaluation: Evaluation | null;
   size: number | null;
   perplexity: number | null;
   kl: number | null;
@@ -14,6 +15,32 @@ export interface Entry {
   meanLoss: number | null;
   seconds: number | null;
   linears: readonly Linear[];
+}
+
+/** What jobs compare with: a model as it is, or in NF4. missing: why it was not measured. */
+export interface Reference {
+  name: string;
+  size: number | null;
+  perplexity: number | null;
+  kl: number | null;
+  agreement: number | null;
+  missing: string | null;
+}
+
+/** Returns the float models and NF4 once each; that one worker could not measure NF4 is told only where no other did. */
+export function referencesOf(measured: readonly { model: string; evaluation: Evaluation | null }[]): Reference[] {
+  const rows = new Map<string, Reference>();
+  for (const { model, evaluation } of measured) {
+    if (evaluation?.perplexity_float != null) put(rows, { name: `${model}, float`, size: evaluation.bytes_float ?? null, perplexity: evaluation.perplexity_float, kl: 0, agreement: 1, missing: null });
+    const nf4 = evaluation?.nf4;
+    if (nf4) put(rows, { name: `${model}, NF4 by bitsandbytes`, size: nf4.bytes ?? null, perplexity: nf4.perplexity ?? null, kl: nf4.kl_divergence ?? null, agreement: nf4.top1_agreement ?? null, missing: nf4.missing ?? null });
+  }
+  return [...rows.values()];
+}
+
+function put(rows: Map<string, Reference>, row: Reference): void {
+  const known = rows.get(row.name);
+  if (!known || (known.missing !== null && row.missing === null)) rows.set(row.name, row);
 }
 
 const measuresOf = (evaluation: Evaluation | null | undefined): Pick<Entry, "perplexity" | "kl" | "agreement"> => ({
@@ -34,6 +61,7 @@ export function entryOfJob(job: Job, files: readonly Artifact[], linears: readon
     name: `${shortModel(job.spec)}, ${summaryOf(job.spec)}`,
     state: job.state,
     spec: job.spec,
+    evaluation: job.evaluation,
     size: files.length === 0 ? null : files.reduce((sum, file) => sum + file.size_bytes, 0),
     ...measuresOf(job.evaluation),
     meanLoss: meanLoss(linears),
@@ -50,6 +78,7 @@ export function entriesOfBatch(batch: Batch): Entry[] {
       name: `${shortModel(spec)}, ${summaryOf(spec)}`,
       state: row.state,
       spec,
+      evaluation: row.evaluation,
       size: row.artifact_bytes,
       ...measuresOf(row.evaluation),
       meanLoss: row.mean_relative_loss,

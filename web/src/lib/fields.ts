@@ -4,6 +4,7 @@
 export interface Schema {
   $ref?: string;
   type?: string;
+  format?: string;
   enum?: readonly unknown[];
   const?: unknown;
   anyOf?: readonly Schema[];
@@ -24,7 +25,7 @@ export interface Document {
   components: { schemas: Record<string, Schema> };
 }
 
-export type FieldKind = "choice" | "choices" | "flag" | "number" | "text" | "pairs" | "json" | "group";
+export type FieldKind = "choice" | "choices" | "flag" | "number" | "text" | "moment" | "pairs" | "json" | "group";
 
 export interface Field {
   /** Path below the request, as in a JSON pointer without its `#/`. */
@@ -36,10 +37,17 @@ export interface Field {
   optional: boolean;
   options: readonly unknown[];
   whole: boolean;
+  /** What a number of this field is written in; empty where it has no unit. The first is what the service takes. */
+  units: readonly Unit[];
   low?: number;
   high?: number;
-  example?: unknown;
+  examples: readonly unknown[];
   fields: readonly Field[];
+}
+
+export interface Unit {
+  name: string;
+  size: number;
 }
 
 export type Values = Readonly<Record<string, unknown>>;
@@ -64,10 +72,40 @@ function kindOf(schema: Schema): FieldKind {
   if (schema.type === "array" && schema.items?.enum) return "choices";
   if (schema.type === "boolean") return "flag";
   if (schema.type === "integer" || schema.type === "number") return "number";
-  if (schema.type === "string") return "text";
+  if (schema.type === "string") return schema.format === "date-time" ? "moment" : "text";
   if (schema.properties) return "group";
   const values = Object.values(schema.patternProperties ?? {})[0] ?? schema.additionalProperties;
   return typeof values === "object" && values.type === "string" ? "pairs" : "json";
+}
+
+/** The service says a number's unit by the end of its name. */
+const UNITS: Readonly<Record<string, readonly Unit[]>> = {
+  _s: [
+    { name: "seconds", size: 1 },
+    { name: "minutes", size: 60 },
+    { name: "hours", size: 3600 },
+    { name: "days", size: 86_400 },
+  ],
+  _bytes: [
+    { name: "bytes", size: 1 },
+    { name: "MB", size: 1e6 },
+    { name: "GB", size: 1e9 },
+    { name: "TB", size: 1e12 },
+  ],
+};
+
+const unitEnd = (name: string): string | undefined => Object.keys(UNITS).find((end) => name.endsWith(end));
+
+/** Returns a field's name without the unit at its end. */
+export function nameWithoutUnit(field: Field): string {
+  const end = field.units.length > 0 ? unitEnd(field.name) : undefined;
+  return end ? field.name.slice(0, -end.length) : field.name;
+}
+
+/** Returns the largest unit of which a number is a whole multiple; where there is none yet, one that people would take. */
+export function unitOf(field: Field, value: unknown): Unit | undefined {
+  if (typeof value !== "number" || value === 0) return field.units.at(-2);
+  return field.units.findLast(({ size }) => value % size === 0) ?? field.units[0];
 }
 
 /** An integer's bound that only says how it is stored tells nobody anything. */
@@ -87,9 +125,10 @@ export function fieldOf(document: Document, name: string, given: Schema, prefix 
     optional,
     options: schema.enum ?? items?.enum ?? [],
     whole: schema.type === "integer",
+    units: kind === "number" ? (UNITS[unitEnd(name) ?? ""] ?? []) : [],
     ...(schema.minimum !== undefined && { low: schema.minimum }),
     ...(schema.maximum !== undefined && schema.maximum < INT32_MAX && { high: schema.maximum }),
-    ...(schema.examples && { example: schema.examples[0] }),
+    examples: schema.examples ?? [],
     fields: kind === "group" ? fieldsOf(document, schema, `${path}/`) : [],
   };
 }
@@ -122,9 +161,11 @@ export function sectionsOf(document: Document): Sections {
     method: rest.filter(ofMethod),
     calibration: named(["calibration"]).flatMap((field) => field.fields),
     result: named(RESULT),
-    job: rest.filter((field) => !ofMethod(field)),
+    job: groupsLast(rest.filter((field) => !ofMethod(field))),
   };
 }
+
+const groupsLast = (fields: Field[]): Field[] => [...fields.filter(({ kind }) => kind !== "group"), ...fields.filter(({ kind }) => kind === "group")];
 
 /** Reads what was typed; what is not of the field's kind stays text, for the service to refuse with its reason. */
 export function readInput(field: Field, text: string): unknown {
@@ -173,6 +214,13 @@ export function nested(values: Values): Record<string, unknown> {
     at[last] = value;
   }
   return request;
+}
+
+/** Returns the values with the defaults of all that is not among them. */
+export function completed(fields: readonly Field[], values: Values): Values {
+  const all = fields.flatMap((field) => (field.kind === "group" ? field.fields : [field]));
+  const known = all.filter(({ default: one, optional }) => one !== undefined || optional).map(({ path, default: one }) => [path, one ?? null]);
+  return { ...Object.fromEntries(known), ...values };
 }
 
 /** Takes the values of a request apart again, leaving defaults out. */

@@ -76,6 +76,12 @@ export function dayOf(time: string): string {
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
 }
 
+/** Returns a time where the reader is, as a field for date and time writes it. */
+export function localOf(time: string): string {
+  const at = new Date(time);
+  return `${dayOf(time)}T${two(at.getHours())}:${two(at.getMinutes())}`;
+}
+
 /** Returns the last second of a day where the reader is. */
 export const endOfDay = (day: string): string => new Date(`${day}T23:59:59`).toISOString();
 

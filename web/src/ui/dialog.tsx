@@ -13,17 +13,23 @@ interface DialogProps {
 
 export function Dialog({ title, onClose, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
+  const gone = useRef(false);
+  // Its event comes when another dialog may stand in its place already.
+  const closed = (): void => {
+    if (!gone.current) onClose();
+  };
   useEffect(() => {
     const dialog = element.current!;
     const before = document.activeElement;
     dialog.showModal();
     return () => {
+      gone.current = true;
       dialog.close();
       if (before instanceof HTMLElement) before.focus();
     };
   }, []);
   return (
-    <dialog ref={element} aria-labelledby="dialog-title" onCancel={onClose} onClose={onClose}>
+    <dialog ref={element} aria-labelledby="dialog-title" onCancel={closed} onClose={closed}>
       <header>
         <h2 id="dialog-title">{title}</h2>
         <button type="button" class="button icon-only" aria-label="Close" onClick={onClose}>

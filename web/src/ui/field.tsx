@@ -1,9 +1,9 @@
 // One field of the form, by its kind, with its words below it and what the service says against it.
-import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import type { ComponentChildren, TargetedInputEvent } from "preact";
+import { useId, useState } from "preact/hooks";
 
-import { words } from "../lib/format";
-import { type Field, type Values, readInput, withValue, writeInput } from "../lib/fields";
+import { localOf, words } from "../lib/format";
+import { type Field, type Values, nameWithoutUnit, readInput, unitOf, withValue, writeInput } from "../lib/fields";
 import { Glyph } from "./icons";
 
 export interface FieldProps {
@@ -33,6 +33,8 @@ export function FieldInput(props: FieldProps) {
       return <Choice {...props} options={field.options} value={value} set={set} />;
     case "choices":
       return <Choices {...props} value={(value ?? []) as unknown[]} set={set} />;
+    case "moment":
+      return <Moment {...props} value={value} set={set} />;
     case "group":
       return (
         <fieldset class="group">
@@ -45,7 +47,7 @@ export function FieldInput(props: FieldProps) {
         </fieldset>
       );
     default:
-      return <Typed {...props} value={value} set={set} />;
+      return field.units.length > 0 ? <Measured {...props} value={value} set={set} /> : <Typed {...props} value={value} set={set} />;
   }
 }
 
@@ -69,6 +71,33 @@ function Below({ id, field, refused, children }: { id: string; field: Field; ref
   );
 }
 
+interface Typing {
+  value: string;
+  onInput: (event: TargetedInputEvent<HTMLInputElement | HTMLTextAreaElement>) => void;
+  onBlur: () => void;
+}
+
+/** While one types, the text stays as it is typed (`0.`, or nothing yet), whatever value it stands for. */
+function useTyping(value: unknown, fallback: unknown, read: (text: string) => unknown, write: (value: unknown) => string, set: (value: unknown) => void): Typing {
+  const [typed, setTyped] = useState<string>();
+  const stands = typed !== undefined && JSON.stringify(read(typed) ?? fallback) === JSON.stringify(value);
+  return {
+    value: stands ? typed : write(value),
+    onInput(event) {
+      const text = event.currentTarget.value;
+      setTyped(text);
+      set(read(text));
+    },
+    onBlur: () => setTyped(undefined),
+  };
+}
+
+function placeholderOf(field: Field): string {
+  if (field.examples.length > 0) return writeInput(field, field.examples[0]);
+  if (field.kind === "pairs") return "key:value, key:value";
+  return field.optional ? "not set" : "";
+}
+
 function Typed({ field, refused, value, set }: ValueProps) {
   const id = useId();
   const told = /\d to \d/.test(field.hint);
@@ -76,22 +105,69 @@ function Typed({ field, refused, value, set }: ValueProps) {
   const shared = {
     "aria-describedby": `${id}-hint`,
     "aria-invalid": refused !== undefined,
-    placeholder: field.example !== undefined ? writeInput(field, field.example) : field.optional ? "not set" : "",
+    placeholder: placeholderOf(field),
     spellcheck: false,
     autocomplete: "off" as const,
-    value: writeInput(field, value),
+    ...useTyping(value, field.default, (text) => readInput(field, text), (one) => writeInput(field, one), set),
   };
   return (
     <label class={`field ${field.kind}`} data-path={field.path}>
       <span>{words(field.name)}</span>
       {field.kind === "json" ? (
-        <textarea {...shared} rows={2} onInput={(event) => set(readInput(field, event.currentTarget.value))} />
+        <textarea {...shared} rows={2} />
       ) : (
-        <input {...shared} inputMode={field.kind === "number" ? (field.whole && (field.low ?? 0) >= 0 ? "numeric" : "text") : "text"} onInput={(event) => set(readInput(field, event.currentTarget.value))} />
+        <input {...shared} inputMode={field.kind === "number" ? (field.whole && (field.low ?? 0) >= 0 ? "numeric" : "text") : "text"} />
       )}
       <Below id={`${id}-hint`} field={field} refused={refused}>
         {field.kind === "number" && range && <span class="range">{range}</span>}
       </Below>
+    </label>
+  );
+}
+
+/** A number with the unit that it is written in; the service gets it in its own. */
+function Measured({ field, refused, value, set }: ValueProps) {
+  const id = useId();
+  const [chosen, setChosen] = useState(() => unitOf(field, value) ?? field.units[0]!);
+  const read = (text: string): unknown => {
+    const amount = readInput(field, text);
+    return typeof amount === "number" ? Math.round(amount * chosen.size) : amount;
+  };
+  const write = (one: unknown): string => writeInput(field, typeof one === "number" ? one / chosen.size : one);
+  const typing = useTyping(value, field.default, read, write, set);
+  const change = (name: string): void => {
+    const unit = field.units.find((one) => one.name === name)!;
+    if (typeof value === "number") set(Math.round((value / chosen.size) * unit.size));
+    setChosen(unit);
+  };
+  const title = words(nameWithoutUnit(field));
+  const sent = typeof value === "number" && chosen !== field.units[0] ? `${value.toLocaleString("en-US")} ${field.units[0]!.name}` : "";
+  return (
+    <div class="field" data-path={field.path} role="group" aria-labelledby={`${id}-title`}>
+      <span id={`${id}-title`}>{title}</span>
+      <div class="measured">
+        <input aria-label={title} aria-describedby={`${id}-hint`} aria-invalid={refused !== undefined} inputMode="decimal" placeholder={field.optional ? "not set" : ""} spellcheck={false} autocomplete="off" {...typing} />
+        <select aria-label={`${title}: unit`} value={chosen.name} onChange={(event) => change(event.currentTarget.value)}>
+          {field.units.map(({ name }) => (
+            <option key={name}>{name}</option>
+          ))}
+        </select>
+      </div>
+      <Below id={`${id}-hint`} field={field} refused={refused}>
+        {sent && <span class="range">This is {sent}.</span>}
+      </Below>
+    </div>
+  );
+}
+
+function Moment({ field, refused, value, set }: ValueProps) {
+  const id = useId();
+  const chosen = typeof value === "string" ? localOf(value) : "";
+  return (
+    <label class="field" data-path={field.path}>
+      <span>{words(field.name)}</span>
+      <input type="datetime-local" aria-describedby={`${id}-hint`} aria-invalid={refused !== undefined} value={chosen} onChange={({ currentTarget }) => set(currentTarget.value ? new Date(currentTarget.value).toISOString() : undefined)} />
+      <Below id={`${id}-hint`} field={field} refused={refused} />
     </label>
   );
 }

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { api, body, keyWanted, session, signIn, signOut } from "../api/client";
 import { hrefTo, place } from "../router";
@@ -19,6 +19,7 @@ const PLACES: readonly { path: string; name: string; icon: IconName }[] = [
   { path: "", name: "Overview", icon: "overview" },
   { path: "jobs", name: "Jobs", icon: "jobs" },
   { path: "compare", name: "Compare", icon: "compare" },
+  { path: "texts", name: "Texts", icon: "texts" },
   { path: "workers", name: "Workers", icon: "workers" },
   { path: "keys", name: "API keys", icon: "keys" },
   { path: "webhooks", name: "Webhooks", icon: "webhooks" },
@@ -26,6 +27,11 @@ const PLACES: readonly { path: string; name: string; icon: IconName }[] = [
 
 export function Frame({ children }: { children: ComponentChildren }) {
   const here = place.value.path[0] ?? "";
+  const menu = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // On a narrow screen the menu is one line that scrolls.
+    menu.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [here]);
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
@@ -37,7 +43,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
             <img src="./icon.svg" alt="" width="28" height="28" />
             Bitmill
           </a>
-          <nav aria-label="Main">
+          <nav aria-label="Main" ref={menu}>
             {PLACES.map(({ path, name, icon }) => (
               <a key={path} href={hrefTo(path)} aria-current={here === path ? "page" : undefined}>
                 <Glyph name={icon} />

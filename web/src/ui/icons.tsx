@@ -16,6 +16,7 @@ const STROKES = {
   overview: "M3 10.5 10 4l7 6.5M5 9v7h10V9",
   jobs: "M4 5h12M4 10h12M4 15h8",
   compare: "M4 16V9m4 7V4m4 12v-5m4 5V7",
+  texts: "M5 3h7l3 3v11H5zM12 3v3h3M7.5 9.5h5M7.5 12.5h5",
   workers: "M4 5h12v4H4zM4 11h12v4H4zM7 7h.01M7 13h.01",
   keys: "M12.5 3.5a4 4 0 1 1-2.9 6.7L4 15.8V17h3v-2h2v-2l1.6-1.6M13.3 6.7h.01",
   webhooks: "M10 4v7m0 0-3 4m3-4 3 4M10 4a1.2 1.2 0 1 0 0-.01M6 16.5a1.2 1.2 0 1 0 0-.01M14 16.5a1.2 1.2 0 1 0 0-.01",

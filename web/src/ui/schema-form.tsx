@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
-import { type Document, type Values, fieldsOf, nested } from "../lib/fields";
+import { type Document, type Values, completed, fieldsOf, nested, valuesOf } from "../lib/fields";
 import { refusalsByPath } from "../lib/refusals";
 import { useResource } from "../state/resource";
 import { loadDocument } from "../views/methods";
@@ -13,6 +13,8 @@ interface Props {
   /** Name of the body in the document's schemas. */
   schema: string;
   action: string;
+  /** What is to be changed: the form starts with it and sends all of it. Without it, what differs from the defaults is sent. */
+  from?: Record<string, unknown>;
   onSubmit: (body: Record<string, unknown>) => Promise<void>;
   children?: ComponentChildren;
 }
@@ -23,17 +25,17 @@ export function SchemaForm(props: Props) {
   return data ? <Loaded {...props} document={data} /> : <Loading rows={2} />;
 }
 
-function Loaded({ document, schema, action, onSubmit, children }: Props & { document: Document }) {
-  const [values, setValues] = useState<Values>({});
+function Loaded({ document, schema, action, from, onSubmit, children }: Props & { document: Document }) {
+  const fields = fieldsOf(document, document.components.schemas[schema] ?? {});
+  const [values, setValues] = useState<Values>(() => (from ? valuesOf(fields, from) : {}));
   const [refused, setRefused] = useState<Error>();
   const [busy, setBusy] = useState(false);
-  const fields = fieldsOf(document, document.components.schemas[schema] ?? {});
   const byPath = refusalsByPath(refused);
   const submit = async (event: SubmitEvent): Promise<void> => {
     event.preventDefault();
     setBusy(true);
     try {
-      await onSubmit(nested(values));
+      await onSubmit(nested(from ? completed(fields, values) : values));
     } catch (error) {
       setRefused(error as Error);
       setBusy(false);

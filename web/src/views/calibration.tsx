@@ -1,4 +1,4 @@
-// Which text a job is calibrated on: the built-in one, one that is stored, or a file that is dropped here.
+// Which text a job is calibrated on: built-in, stored, dropped here, a data set of the hub, or the model's own words.
 import { useRef, useState } from "preact/hooks";
 
 import { api, body, fetchPath } from "../api/client";
@@ -15,30 +15,44 @@ const SET = "calibration/set";
 const BYTES_PER_TOKEN = 4;
 
 interface Props {
+  /** Sources that the service names as examples: built-in, of the hub, the model itself. */
+  known: readonly unknown[];
   values: Values;
   refused: string | undefined;
   onChange: (values: Values) => void;
 }
 
-async function upload(file: File): Promise<CalibrationSet> {
+export async function upload(file: File): Promise<CalibrationSet> {
   const form = new FormData();
   form.append("file", file, file.name);
   return (await fetchPath("/v1/calibration-sets", { method: "POST", body: form })).json() as Promise<CalibrationSet>;
 }
 
-const describe = (set: CalibrationSet): string =>
+export const describe = (set: CalibrationSet): string =>
   `${plural(set.documents, "document")}, ${bytes(set.size_bytes)}, roughly ${number(set.size_bytes / BYTES_PER_TOKEN)} tokens`;
 
-export function CalibrationSource({ values, refused, onChange }: Props) {
+const BUILTIN = "builtin";
+const HUB = "hub:";
+
+const NAMES: Readonly<Record<string, string>> = { [BUILTIN]: "Built-in: English and code", self: "Written by the model itself" };
+const HINTS: Readonly<Record<string, string>> = {
+  [BUILTIN]: "Text of your own field gives a better model for that field.",
+  self: "The float model writes its own text first, which takes time and the memory of the whole model.",
+};
+
+export function CalibrationSource({ known, values, refused, onChange }: Props) {
   const { data, reload } = useResource("calibration sets", (signal) => body(api.GET("/v1/calibration-sets", { signal })));
   const [fresh, setFresh] = useState<CalibrationSet>();
   const [error, setError] = useState<Error>();
   const [busy, setBusy] = useState(false);
-  const chosen = values[SET] as string | undefined;
+  const chosen = (values[SET] as string | undefined) ?? BUILTIN;
   const sets = data?.data ?? [];
+  const named = known.map(String);
+  const ofHub = chosen.startsWith(HUB);
+  const otherOfHub = ofHub && !named.includes(chosen);
   const choose = (id: string): void => {
     const { [SET]: _old, ...rest } = values;
-    onChange(id === "builtin" ? rest : { ...rest, [SET]: id });
+    onChange(id === BUILTIN ? rest : { ...rest, [SET]: id });
   };
   const take = async (file: File | undefined): Promise<void> => {
     if (!file) return;
@@ -60,17 +74,34 @@ export function CalibrationSource({ values, refused, onChange }: Props) {
     <div class="calibration">
       <label class="field" data-path={SET}>
         <span>Text</span>
-        <select value={chosen ?? "builtin"} onChange={(event) => choose(event.currentTarget.value)}>
-          <option value="builtin">Built-in: English and code</option>
-          {chosen && !sets.some(({ id }) => id === chosen) && <option value={chosen}>{fresh?.id === chosen ? fresh.name : chosen}</option>}
+        <select value={otherOfHub ? HUB : chosen} onChange={(event) => choose(event.currentTarget.value)}>
+          <option value={BUILTIN}>{NAMES[BUILTIN]}</option>
+          {!named.includes(chosen) && !ofHub && !sets.some(({ id }) => id === chosen) && <option value={chosen}>{fresh?.id === chosen ? fresh.name : chosen}</option>}
           {sets.map((set) => (
             <option value={set.id} key={set.id}>
               {set.name}
             </option>
           ))}
+          {named
+            .filter((name) => name !== BUILTIN)
+            .map((name) => (
+              <option value={name} key={name}>
+                {NAMES[name] ?? `Hub: ${name.replace(HUB, "")}`}
+              </option>
+            ))}
+          <option value={HUB}>Hub: another data set …</option>
         </select>
-        <small>{shown ? describe(shown) : "Text of your own field gives a better model for that field."}</small>
+        <small>{shown ? describe(shown) : (HINTS[chosen] ?? (ofHub ? "Fetched by the worker." : ""))}</small>
       </label>
+      {otherOfHub && (
+        <label class="field">
+          <span>Data set</span>
+          <input placeholder="owner/dataset" spellcheck={false} autocomplete="off" aria-invalid={refused !== undefined} value={chosen.slice(HUB.length)} onInput={(event) => choose(`${HUB}${event.currentTarget.value.trim()}`)} />
+          <small>
+            <code>owner/dataset</code>, with <code>@revision</code>, <code>:file-pattern</code> and <code>#column</code> where they are needed.
+          </small>
+        </label>
+      )}
       <DropZone busy={busy} onFile={(file) => void take(file)} />
       {refused && <p class="refused">{refused}</p>}
       {error && <ErrorBox error={error} />}
@@ -79,7 +110,7 @@ export function CalibrationSource({ values, refused, onChange }: Props) {
   );
 }
 
-function DropZone({ busy, onFile }: { busy: boolean; onFile: (file: File | undefined) => void }) {
+export function DropZone({ busy, onFile }: { busy: boolean; onFile: (file: File | undefined) => void }) {
   const [over, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   return (

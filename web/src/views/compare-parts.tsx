@@ -2,14 +2,14 @@
 import { useMemo } from "preact/hooks";
 import uPlot from "uplot";
 
-import { type Entry, letter, overlay } from "../lib/compare";
+import { type Entry, letter, overlay, referencesOf } from "../lib/compare";
 import { bytes, duration, number, percentOf } from "../lib/format";
-import { differences } from "../lib/jobs";
+import { differences, shortModel } from "../lib/jobs";
 import { paretoFront } from "../lib/series";
 import { hrefTo } from "../router";
 import { colour } from "../state/theme";
 import { Chart, axis, blockAxis, logAxis } from "../ui/chart";
-import { Card, DataTable, StateBadge, TableBehind } from "../ui/parts";
+import { Card, DataTable, StateBadge, TableBehind, Warnings } from "../ui/parts";
 
 const SERIES = 6;
 const tint = (at: number): string => colour(`series-${(at % SERIES) + 1}`);
@@ -92,6 +92,19 @@ function drawPoints(plot: uPlot, points: readonly Point[], front: ReadonlySet<nu
 export function ResultTable({ entries }: { entries: readonly Entry[] }) {
   const { points } = pointsOf(entries);
   const best = new Set(paretoFront(points).map((at) => points[at]!.at));
+  const references = referencesOf(entries.map(({ spec, evaluation }) => ({ model: shortModel(spec), evaluation })));
+  const beside = references.map((one) => [
+    "",
+    one.name,
+    one.missing === null ? "" : "not measured",
+    one.size === null ? "–" : bytes(one.size),
+    one.perplexity === null ? "–" : number(one.perplexity, 4),
+    one.kl === null ? "–" : number(one.kl),
+    one.agreement === null ? "–" : percentOf(one.agreement),
+    "–",
+    "–",
+    "",
+  ]);
   const rows = entries.map((entry, at) => [
     <Mark at={at} />,
     <a href={hrefTo(`jobs/${entry.id}`)}>{entry.name}</a>,
@@ -106,7 +119,8 @@ export function ResultTable({ entries }: { entries: readonly Entry[] }) {
   ]);
   return (
     <Card title="Results" class="flush-table">
-      <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "KL, nats", "Same top 1", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6, 7, 8]} rows={rows} />
+      <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "KL, nats", "Same top 1", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6, 7, 8]} rows={[...beside, ...rows]} />
+      <Warnings texts={[...new Set(references.flatMap(({ missing }) => missing ?? []))]} />
     </Card>
   );
 }

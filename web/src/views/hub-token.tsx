@@ -1,4 +1,4 @@
-// The token with which this key's jobs fetch gated models: stored or forgotten here, never shown.
+// The token with which this key's jobs fetch gated models and upload results: stored or forgotten here, never shown.
 import { useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
@@ -29,7 +29,7 @@ export function HubTokenCard() {
       {!data && !error && <Loading rows={1} />}
       {data && (
         <>
-          <p>{data.stored && data.created_at ? `Stored on ${moment(data.created_at)}. It is never shown again.` : "None is stored: open models can be fetched, gated and private ones cannot."}</p>
+          <p>{data.stored && data.created_at ? `Stored on ${moment(data.created_at)}. It is never shown again.` : "None is stored: open models can be fetched, gated and private ones cannot, and nothing can be uploaded."}</p>
           <p class="card-foot actions">
             <button type="button" class="button small" onClick={() => setAsking(true)}>
               {data.stored ? "Replace it" : "Store a token"}
@@ -47,7 +47,7 @@ export function HubTokenCard() {
   );
 }
 
-function TokenDialog({ stored, close }: { stored: () => void; close: () => void }) {
+export function TokenDialog({ stored, close }: { stored: () => void; close: () => void }) {
   const [refused, setRefused] = useState<Error>();
   const submit = async (event: SubmitEvent): Promise<void> => {
     event.preventDefault();
@@ -65,8 +65,8 @@ function TokenDialog({ stored, close }: { stored: () => void; close: () => void 
         {refused && <ErrorBox error={refused} />}
         <label class="field">
           <span>Token</span>
-          <input type="password" name="token" required maxLength={512} autocomplete="off" spellcheck={false} />
-          <small>It is kept encrypted and given to the process that downloads, and to no other.</small>
+          <input type="password" name="token" placeholder="hf_…" required maxLength={512} autocomplete="off" spellcheck={false} />
+          <small>Of the hub, with the right to read, and to write where results are to be uploaded. It is kept encrypted and given to the process that downloads or uploads, and to no other.</small>
         </label>
         <footer>
           <button class="button primary">Store it</button>

@@ -61,6 +61,17 @@ function factsOf(evaluation: Evaluation): (readonly [string, string])[] {
     const kernel = decode.kernel === "expanded" ? "weights expanded to floats: a loader’s packed kernel has another rate" : `kernel ${decode.kernel ?? "not told"}`;
     rows.push(["Decoding", `${number(decode.tokens_per_second_quantized)} tokens per second${float} (${decode.device ?? "device not told"}, ${kernel})`]);
   }
+  const nf4 = evaluation.nf4;
+  if (nf4?.missing) rows.push(["NF4 beside it", nf4.missing]);
+  else if (nf4?.perplexity != null) rows.push(["NF4 beside it", nf4Words(nf4)]);
   if (peak != null) rows.push(["Peak memory", `${bytes(peak)} of the process that quantized and measured`]);
   return rows;
+}
+
+function nf4Words({ perplexity, kl_divergence: kl, top1_agreement: same, bytes: size }: NonNullable<Evaluation["nf4"]>): string {
+  const told = [`perplexity ${number(perplexity!, 4)}`];
+  if (kl != null) told.push(`KL divergence ${number(kl)}`);
+  if (same != null) told.push(`${percentOf(same)} same next token`);
+  if (size != null) told.push(bytes(size));
+  return `by bitsandbytes: ${told.join(", ")}`;
 }

@@ -38,6 +38,7 @@ export function ProgressCard({ job, events }: { job: Job; events: readonly JobEv
             ? []
             : ([
                 ["Heartbeat", job.heartbeat_at ? ago(job.heartbeat_at, now.value) : "–"],
+                ...(job.deadline_at ? [["Deadline", left(job.deadline_at, now.value)] as const] : []),
                 ["Memory", progress.rss_bytes ? bytes(progress.rss_bytes) : "–"],
                 ["Last linear", progress.last_linear ? `${progress.last_linear}${progress.last_loss === null ? "" : `, loss ${number(progress.last_loss)}`}` : "–"],
               ] as const)),

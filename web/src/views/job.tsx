@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import { type Job, isOver } from "../api/types";
-import { moment, words } from "../lib/format";
+import { duration, moment, words } from "../lib/format";
 import { canCancel, canRetry, modelOf, shortModel, summaryOf } from "../lib/jobs";
 import { onKey } from "../keyboard";
 import { go, hrefTo } from "../router";
@@ -20,6 +20,7 @@ import { FilesCard } from "./job-files";
 import { EventsCard, useHistory } from "./job-history";
 import { LogCard } from "./job-log";
 import { AttemptsCard, ProgressCard } from "./job-progress";
+import { PublishCard } from "./job-publish";
 
 export function JobView({ id }: { id: string }) {
   const path = { job_id: id };
@@ -41,6 +42,7 @@ function Shown({ job, changed }: { job: Job; changed: () => void }) {
       {!over && <ProgressCard job={job} events={events} />}
       <Warnings texts={job.warnings.map((warning) => [warning["linear"], warning["message"]].filter(Boolean).map(String).join(": "))} />
       {job.state === "succeeded" && <FilesCard job={job} changed={changed} />}
+      {job.state === "succeeded" && <PublishCard job={job} />}
       {job.evaluation && <EvaluationCard evaluation={job.evaluation} />}
       <LossCard job={job} />
       <ResourceCards events={events} />
@@ -108,6 +110,7 @@ function ConfigCard({ job }: { job: Job }) {
           ["Submitted", moment(job.created_at)],
           ["Labels", Object.entries(job.labels).map(([key, value]) => `${key}: ${value}`).join(", ") || "none"],
           ["Priority", job.priority],
+          ["Deadline", job.deadline_at ? `${moment(job.deadline_at)}, ${duration(job.deadline_s!)} after the submit` : "none"],
           ...known,
         ]}
       />

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { ApiKey } from "../api/types";
-import { bytes, moment, words } from "../lib/format";
+import { bytes, moment, plural, words } from "../lib/format";
 import { attempt, notify } from "../state/notices";
 import { useResource } from "../state/resource";
 import { Dialog, confirm } from "../ui/dialog";
@@ -57,6 +57,7 @@ function limits({ quotas }: ApiKey): string {
 }
 
 function KeyTable({ keys, changed }: { keys: readonly ApiKey[]; changed: () => void }) {
+  const [changing, setChanging] = useState<ApiKey>();
   const revoke = async (key: ApiKey): Promise<void> => {
     if (!(await confirm(`Revoke ${key.name}?`, "Clients that use it are refused at once, for good. What it owns stays.", "Revoke"))) return;
     if (await attempt(() => body(api.DELETE("/v1/api-keys/{key_id}", { params: { path: { key_id: key.id } } })))) {
@@ -74,14 +75,44 @@ function KeyTable({ keys, changed }: { keys: readonly ApiKey[]; changed: () => v
     key.state === "revoked" ? (
       ""
     ) : (
-      <button type="button" class="button small danger" aria-label={`Revoke ${key.name}`} onClick={() => void revoke(key)}>
-        Revoke
-      </button>
+      <span class="row-actions">
+        <button type="button" class="button small" aria-label={`Change ${key.name}`} onClick={() => setChanging(key)}>
+          Change
+        </button>
+        <button type="button" class="button small danger" aria-label={`Revoke ${key.name}`} onClick={() => void revoke(key)}>
+          Revoke
+        </button>
+      </span>
     ),
   ]);
+  const done = (): void => {
+    setChanging(undefined);
+    notify("Changed");
+    changed();
+  };
   return (
     <Card class="flush-table">
       <DataTable label="API keys" head={["Name", "State", "Scopes", "Limits", "Made", "Expires", "Actions"]} rows={rows} />
+      {changing && <ChangeDialog apiKey={changing} done={done} close={() => setChanging(undefined)} />}
     </Card>
+  );
+}
+
+function ChangeDialog({ apiKey, done, close }: { apiKey: ApiKey; done: () => void; close: () => void }) {
+  const at = { params: { path: { key_id: apiKey.id } } };
+  const { data } = useResource(`key ${apiKey.id}`, (signal) => body(api.GET("/v1/api-keys/{key_id}", { ...at, signal })));
+  const change = async (changes: Record<string, unknown>): Promise<void> => {
+    await body(api.PATCH("/v1/api-keys/{key_id}", { ...at, body: changes as never }));
+    done();
+  };
+  return (
+    <Dialog title={`Change ${apiKey.name}`} onClose={close}>
+      {data?.usage && (
+        <p class="quiet">
+          It takes now: {plural(data.usage.jobs_in_flight, "job")} in flight, {bytes(data.usage.stored_bytes)} stored, {bytes(data.usage.calibration_bytes)} of texts.
+        </p>
+      )}
+      <SchemaForm schema="KeyChanges" action="Change the key" from={apiKey} onSubmit={change} />
+    </Dialog>
   );
 }

@@ -1,4 +1,6 @@
-// Which model: of the hub, or a folder on the service's machine.
+// Which model: of the hub, or a folder on the service's machine, chosen among those that the service finds.
+import type { ModelFolder, ModelFolders } from "../api/types";
+import { bytes } from "../lib/format";
 import { Glyph } from "../ui/icons";
 
 export interface Model {
@@ -11,8 +13,9 @@ export interface Model {
 
 const NONE: Model = { source: "hub", path: "", root: "", repo: "", revision: "" };
 
-export function modelOfRequest(given: unknown): Model {
-  return { ...NONE, ...(given as Partial<Model> | undefined) };
+/** Returns a request's model, or an empty one that starts where there is something to choose. */
+export function modelOfRequest(given: unknown, known: ModelFolders): Model {
+  return { ...NONE, ...(known.data.length > 0 && { source: "path" }), ...(given as Partial<Model> | undefined) };
 }
 
 /** Returns the request's model; undefined while nothing is named. */
@@ -24,11 +27,12 @@ export function fullModel(model: Model): Record<string, string> | undefined {
 
 interface Props {
   model: Model;
+  known: ModelFolders;
   refused: Record<string, string>;
   onChange: (model: Model) => void;
 }
 
-export function ModelFields({ model, refused, onChange }: Props) {
+export function ModelFields({ model, known, refused, onChange }: Props) {
   const set = (changes: Partial<Model>): void => onChange({ ...model, ...changes });
   const said = Object.entries(refused).find(([path]) => path === "model" || path.startsWith("model/"))?.[1];
   const text = (name: "path" | "root" | "repo" | "revision", title: string, hint: string, placeholder = "") => (
@@ -57,6 +61,7 @@ export function ModelFields({ model, refused, onChange }: Props) {
           </label>
         ))}
       </div>
+      {model.source === "path" && <Folders known={known} model={model} choose={set} />}
       <div class="fields pair">
         {model.source === "hub" ? (
           <>
@@ -76,6 +81,39 @@ export function ModelFields({ model, refused, onChange }: Props) {
           {said}
         </p>
       )}
+    </>
+  );
+}
+
+interface FoldersProps {
+  known: ModelFolders;
+  model: Model;
+  choose: (changes: Partial<Model>) => void;
+}
+
+function Folders({ known, model, choose }: FoldersProps) {
+  if (known.data.length === 0)
+    return (
+      <p class="folders-none quiet">
+        No model lies under the roots yet ({known.roots.join(", ") || "none is set"}). Put a folder with config.json, tokenizer and safetensors there, take one from the hub, or start with <code>bitmill up --demo-model</code> to try a small one.
+      </p>
+    );
+  const isChosen = ({ root, path }: ModelFolder): boolean => model.root === root && model.path === path;
+  return (
+    <>
+      <ul class="folders" aria-label="Models of this service">
+        {known.data.map((folder) => (
+          <li key={`${folder.root}/${folder.path}`}>
+            <button type="button" aria-pressed={isChosen(folder)} onClick={() => choose({ root: folder.root, path: folder.path })}>
+              <b>{folder.path.split("/").at(-1)}</b>
+              <small>
+                {folder.root}/{folder.path}, {folder.model_type}, {bytes(folder.bytes)}
+              </small>
+            </button>
+          </li>
+        ))}
+      </ul>
+      {known.truncated && <p class="quiet">There may be more: the roots hold too much to look through.</p>}
     </>
   );
 }

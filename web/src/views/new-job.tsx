@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
-import type { Job } from "../api/types";
+import type { Job, ModelFolders } from "../api/types";
 import { type Document, type Field, type Sections, type Values, fieldsOf, nested, sectionsOf, valuesOf } from "../lib/fields";
 import { requestOf } from "../lib/jobs";
 import { refusalsByPath } from "../lib/refusals";
@@ -20,8 +20,12 @@ export function NewJobView() {
   const from = place.value.query.get("from");
   const { data, error, reload } = useResource(`new ${from ?? ""}`, async (signal) => {
     const path = { job_id: from ?? "" };
-    const [document, job] = await Promise.all([loadDocument(), from ? body(api.GET("/v1/jobs/{job_id}", { params: { path }, signal })) : undefined]);
-    return { document, job };
+    const [document, known, job] = await Promise.all([
+      loadDocument(),
+      body(api.GET("/v1/models", { signal })),
+      from ? body(api.GET("/v1/jobs/{job_id}", { params: { path }, signal })) : undefined,
+    ]);
+    return { document, known, job };
   });
   return (
     <>
@@ -38,10 +42,10 @@ function startingValues(document: Document, job: Job | undefined): Values {
   return valuesOf(fields, requestOf(job));
 }
 
-function Form({ document, job }: { document: Document; job: Job | undefined }) {
+function Form({ document, known, job }: { document: Document; known: ModelFolders; job: Job | undefined }) {
   const sections = useMemo(() => sectionsOf(document), [document]);
   const [values, setValues] = useState<Values>(() => startingValues(document, job));
-  const [model, setModel] = useState<Model>(() => modelOfRequest(job?.spec["model"]));
+  const [model, setModel] = useState<Model>(() => modelOfRequest(job?.spec["model"], known));
   const [sending, setSending] = useState(false);
   const [failed, setFailed] = useState<Error>();
   const chosen = fullModel(model);
@@ -49,6 +53,7 @@ function Form({ document, job }: { document: Document; job: Job | undefined }) {
   const key = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), [request]);
   const preflight = usePreflight(chosen ? request : undefined);
   const refusals = refusalsByPath(failed ?? preflight.refusal);
+  const regroup = (size: number): void => setValues({ ...values, group_size: size });
   useEffect(() => setFailed(undefined), [request]);
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
@@ -68,11 +73,11 @@ function Form({ document, job }: { document: Document; job: Job | undefined }) {
       <div class="form-main">
         <fieldset class="card form-section">
           <legend>Model</legend>
-          <ModelFields model={model} refused={refusals} onChange={setModel} />
+          <ModelFields model={model} known={known} refused={refusals} onChange={setModel} />
         </fieldset>
         <Options sections={sections} values={values} refusals={refusals} onChange={setValues} />
       </div>
-      <PreflightPanel {...preflight} refusal={failed ?? preflight.refusal} sending={sending} ready={chosen !== undefined} />
+      <PreflightPanel {...preflight} refusal={failed ?? preflight.refusal} sending={sending} ready={chosen !== undefined} regroup={"group_size" in refusals ? regroup : undefined} />
     </form>
   );
 }
@@ -87,6 +92,7 @@ interface OptionsProps {
 function Options({ sections, values, refusals, onChange }: OptionsProps) {
   const input = (field: Field) => <FieldInput key={field.path} field={field} values={values} refused={refusals[field.path]} onChange={onChange} />;
   const needsText = values["method"] !== "rtn";
+  const source = sections.calibration.find(({ name }) => name === "set");
   return (
     <>
       <fieldset class="card form-section">
@@ -99,14 +105,14 @@ function Options({ sections, values, refusals, onChange }: OptionsProps) {
       {needsText && (
         <fieldset class="card form-section">
           <legend>Calibration</legend>
-          <CalibrationSource values={values} refused={refusals["calibration/set"]} onChange={onChange} />
+          <CalibrationSource known={source?.examples ?? []} values={values} refused={refusals["calibration/set"]} onChange={onChange} />
           <div class="fields">{sections.calibration.filter(({ name }) => name !== "set").map(input)}</div>
         </fieldset>
       )}
       <fieldset class="card form-section">
         <legend>Result</legend>
         <div class="fields">{sections.result.map(input)}</div>
-        <More name="Labels, priority and the rest" fields={sections.job} values={values} refusals={refusals}>
+        <More name="Deadline, labels, upload to the hub and the rest" fields={sections.job} values={values} refusals={refusals}>
           {input}
         </More>
       </fieldset>

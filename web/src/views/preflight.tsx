@@ -71,9 +71,11 @@ export function usePreflight(request: Question | undefined): PreflightState {
 interface PanelProps extends PreflightState {
   sending: boolean;
   ready: boolean;
+  /** Takes another group size, where the one that is chosen is what stands in the way. */
+  regroup: ((size: number) => void) | undefined;
 }
 
-export function PreflightPanel({ checking, answer, refusal, facts, sending, ready }: PanelProps) {
+export function PreflightPanel({ checking, answer, refusal, facts, sending, ready, regroup }: PanelProps) {
   const verdict = !ready ? "idle" : refusal ? "no" : answer ? "yes" : "idle";
   return (
     <aside class={`card preflight ${verdict}`} aria-label="Preflight">
@@ -83,6 +85,7 @@ export function PreflightPanel({ checking, answer, refusal, facts, sending, read
         {checking && <span class="spinner" aria-hidden="true" />}
       </div>
       {verdict === "no" && <Refusal error={refusal!} />}
+      {verdict === "no" && regroup && facts && <Regroup sizes={facts.group_sizes} choose={regroup} />}
       {answer?.estimate && <Needs estimate={answer.estimate} before={facts?.total_bytes} />}
       {answer && !answer.estimate && <p class="quiet">The worker fetches this model; its size is known then, and checked before work starts.</p>}
       {answer && <Warnings texts={answer.warnings} />}
@@ -100,6 +103,21 @@ function Refusal({ error }: { error: Error }) {
     <div class="refusal">
       <p>{error.message}</p>
       {hint && <p class="hint">{hint}</p>}
+    </div>
+  );
+}
+
+function Regroup({ sizes, choose }: { sizes: readonly number[]; choose: (size: number) => void }) {
+  return (
+    <div class="regroup">
+      <p>Group sizes that fit this model:</p>
+      <p class="actions">
+        {sizes.map((size) => (
+          <button type="button" class="button small" key={size} onClick={() => choose(size)}>
+            {size < 0 ? "a whole row" : size}
+          </button>
+        ))}
+      </p>
     </div>
   );
 }

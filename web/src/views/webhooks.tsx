@@ -50,6 +50,7 @@ export function WebhooksView() {
 
 function WebhookCard({ webhook, changed, tell }: { webhook: Webhook; changed: () => void; tell: (secret: string) => void }) {
   const [sent, setSent] = useState(0);
+  const [changing, setChanging] = useState(false);
   const at = { params: { path: { webhook_id: webhook.id } } };
   const act = async (action: () => Promise<unknown>, says: string): Promise<void> => {
     if (!(await attempt(action))) return;
@@ -63,6 +64,12 @@ function WebhookCard({ webhook, changed, tell }: { webhook: Webhook; changed: ()
   };
   const remove = async (): Promise<void> => {
     if (await confirm("Delete this webhook?", "What was not sent is not sent any more.", "Delete")) await act(() => body(api.DELETE("/v1/webhooks/{webhook_id}", at)), "Deleted");
+  };
+  const change = async (changes: Record<string, unknown>): Promise<void> => {
+    await body(api.PATCH("/v1/webhooks/{webhook_id}", { ...at, body: changes as never }));
+    setChanging(false);
+    notify("Changed");
+    changed();
   };
   const turn = (): Promise<unknown> => body(api.PATCH("/v1/webhooks/{webhook_id}", { ...at, body: { enabled: !webhook.enabled } as never }));
   const state = webhook.enabled ? "enabled" : webhook.disabled_reason || "stopped";
@@ -82,6 +89,9 @@ function WebhookCard({ webhook, changed, tell }: { webhook: Webhook; changed: ()
         <button type="button" class="button small" onClick={() => void act(turn, webhook.enabled ? "Stopped" : "Started")}>
           {webhook.enabled ? "Stop" : "Start"}
         </button>
+        <button type="button" class="button small" onClick={() => setChanging(true)}>
+          Change
+        </button>
         <button type="button" class="button small" onClick={() => void rotate()}>
           New secret
         </button>
@@ -90,6 +100,11 @@ function WebhookCard({ webhook, changed, tell }: { webhook: Webhook; changed: ()
         </button>
       </p>
       <Deliveries webhook={webhook.id} key={sent} />
+      {changing && (
+        <Dialog title="Change the webhook" onClose={() => setChanging(false)}>
+          <SchemaForm schema="WebhookChanges" action="Change the webhook" from={webhook} onSubmit={change} />
+        </Dialog>
+      )}
     </Card>
   );
 }
