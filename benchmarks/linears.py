@@ -31,7 +31,7 @@ from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.quantizers.block import BlockWalk, block_batches
 from core.quantizers.gptq import GPTQQuantizer, PreparedInputs
 from core.solver.hessian import InputStatistics
-from core.solver.loss import quadratic_loss, target_loss
+from core.solver.loss import TargetLoss, quadratic_loss
 from store.settings import settings_from_env
 
 CALIBRATION = CalibrationConfig(samples=32, seq_len=512, seed=0)
@@ -99,7 +99,7 @@ class _Compared(BaseQuantizer[tuple[InputStatistics, list[PreparedInputs | None]
             started = time.process_time()
             solved[name] = quantizer.convert(W_OI, inputs)
             self.seconds[name] += time.process_time() - started
-            losses[name] = target_loss(W_OI, solved[name].weight.dequantize(), judges, 1.0) / energy
+            losses[name] = TargetLoss(W_OI, judges, 1.0).of(solved[name].weight.dequantize()) / energy
         self.solved.append(losses)
         return next(iter(solved.values()))
 

@@ -10,7 +10,7 @@ from cli.commands import admin, compare, hub, jobs, keys, local, service, webhoo
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
-from core.threads import wait_without_spinning
+from core.threads import wait_briefly
 from store.errors import StoreError
 
 EPILOG = "\n\n".join(("Exit codes", *(f"{int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())))
@@ -42,7 +42,7 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Runs the command that the arguments name and exits with its code."""
-    wait_without_spinning()
+    wait_briefly()
     try:
         build_app()()
     except (CliError, CoreError, StoreError) as error:

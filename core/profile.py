@@ -26,6 +26,7 @@ class Work(StrEnum):
     TARGET = "target"
     SEARCH = "search"
     SOLVE = "solve"
+    REFINE = "refine"
     LOSS = "loss"
     PACK = "pack"
     WRITE = "write"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 
 _WAIT_POLICY = "OMP_WAIT_POLICY"
+_SPIN_COUNT = "GOMP_SPINCOUNT"
+# Some microseconds: longer than the gap between two small operations, far shorter than a time slice.
+_SPINS = "2000"
 
 
-def wait_without_spinning() -> None:
-    """Lets threads sleep at a barrier instead of spinning on a core that another process could use.
+def wait_briefly() -> None:
+    """Lets threads spin at a barrier for some microseconds and then sleep.
 
-    Spinning gains nothing on an idle machine here, and with two jobs on it each waits for threads that the other's
-    spinning keeps off the cores: such runs were two to four times slower. A policy set by the user stays.
+    Threads that spin for long keep the cores from others: with several jobs on a machine each waits for threads that
+    another's spinning keeps off. Threads that sleep at once pay for it after every small operation. The runtime of
+    torch's own builds takes the count before the policy; others know the policy only. What the user has set stays.
     """
     os.environ.setdefault(_WAIT_POLICY, "PASSIVE")
+    os.environ.setdefault(_SPIN_COUNT, _SPINS)

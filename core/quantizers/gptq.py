@@ -14,7 +14,7 @@ from core.quantizers.judged import STARVED, input_warnings
 from core.solver.factor import InverseFactor
 from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
-from core.solver.loss import quadratic_loss, target_loss
+from core.solver.loss import TargetLoss, quadratic_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.solver.target import Target, mismatch_target
@@ -112,12 +112,8 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         if len(attempts) == 1:
             return attempts[0]
 
-        alpha, beta = self._config.mismatch_alpha, self._config.stream_beta
-
-        def loss(attempt: _Attempt) -> float:
-            return target_loss(W_OI, attempt.weight.dequantize(), prepared.judges, alpha, beta)
-
-        return min(attempts, key=loss)
+        judged = TargetLoss(W_OI, prepared.judges, self._config.mismatch_alpha, self._config.stream_beta)
+        return min(attempts, key=lambda attempt: judged.of(attempt.weight.dequantize()))
 
     def _target(self, statistics: InputStatistics) -> Target | None:
         mismatch, config = statistics.mismatch, self._config

@@ -1,7 +1,9 @@
 """Damps a Hessian and returns U, the upper Cholesky factor of its inverse: UᵀU = (H + λI)⁻¹.
 
 With J the reversal of rows and columns, J(H+λI)J = MMᵀ (M lower) gives U = J M⁻¹ J: one factorization and one
-triangular inverse, where factorizing the inverse takes twice the work and loses more digits.
+triangular inverse, where factorizing the inverse takes twice the work and loses more digits. Both are done at once by
+halves: with A = [[B, ·], [C, D]] and X the inverse factor of B, Y = C Xᵀ is the factor's lower left part, D - YYᵀ what
+is left to factorize, to Z, and the inverse factor is [[X, 0], [-Z Y X, Z]]. Nearly all of it is matrix products.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ import torch
 
 from core.errors import NumericalError
 from core.profile import Work, span
+from core.solver.matmul import times_transposed
 
 # Each failed factorization is tried again in float64, then with this many times the damping.
 DAMP_STEP = 4.0
 LARGEST_DAMP_PERCENT = 1.0
+# Up to this width the library's own factorization is as fast as products are.
+LEAF = 192
+ALIGNED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +56,35 @@ def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
     raise NumericalError("hessian", f"The Hessian could not be factorized ({'; '.join(steps)}).")
 
 
+def inverse_factor(A_II: torch.Tensor) -> torch.Tensor | None:
+    """Returns L⁻¹ with A = LLᵀ, L lower; None where A is not positive definite in its dtype."""
+    width = A_II.shape[0]
+    if width <= LEAF:
+        L_II, info = torch.linalg.cholesky_ex(A_II)
+        identity_II = torch.eye(width, dtype=A_II.dtype, device=A_II.device)
+        return None if int(info) else torch.linalg.solve_triangular(L_II, identity_II, upper=False)
+    half = -(-width // (2 * ALIGNED)) * ALIGNED
+    first = inverse_factor(A_II[:half, :half])
+    if first is None:
+        return None
+    below = times_transposed(A_II[half:, :half], first, Work.FACTORIZATION)
+    second = inverse_factor(A_II[half:, half:] - times_transposed(below, below, Work.FACTORIZATION))
+    if second is None:
+        return None
+    inverse_II = torch.zeros_like(A_II)
+    inverse_II[:half, :half] = first
+    inverse_II[half:, half:] = second
+    crossed = times_transposed(below, first.T, Work.FACTORIZATION)
+    inverse_II[half:, :half] = times_transposed(second, crossed.T, Work.FACTORIZATION).neg_()
+    return inverse_II
+
+
 def _try_factor(H_II: torch.Tensor, damp: float, mean_diagonal: float, dtype: torch.dtype) -> torch.Tensor | None:
     damped_II = H_II.to(dtype, copy=True)
     diagonal_I = damped_II.diagonal()
     diagonal_I[diagonal_I == 0] = mean_diagonal if mean_diagonal > 0 else 1.0
     diagonal_I += damp
-    M_II, info = torch.linalg.cholesky_ex(damped_II.flip(0, 1))
-    if int(info) != 0:
+    inverse_II = inverse_factor(damped_II.flip(0, 1))
+    if inverse_II is None or not bool(torch.isfinite(inverse_II).all()):
         return None
-    identity_II = torch.eye(H_II.shape[0], dtype=dtype, device=H_II.device)
-    U_II = torch.linalg.solve_triangular(M_II, identity_II, upper=False).flip(0, 1)
-    return U_II.float().contiguous() if bool(torch.isfinite(U_II).all()) else None
+    return inverse_II.flip(0, 1).float().contiguous()

@@ -39,19 +39,13 @@ def best_candidate(
     return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
 
 
-def refine(  # noqa: PLR0913, PLR0917 - a kernel's operands
-    G_OI: torch.Tensor,
-    H_II: torch.Tensor,
-    codes_OI: torch.Tensor,
-    scales_OG: torch.Tensor,
-    zeros_OG: torch.Tensor,
-    members_GS: torch.Tensor,
-    top_code: int,
-    rounds: int,
-) -> None:
-    """Lowers each row's (w_hat - t) H (w_hat - t)ᵀ by turns over its scales and its codes, in place.
+def refine_codes(
+    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
+) -> torch.Tensor:
+    """Moves each code in turn to the level with the least (w_hat - t) H (w_hat - t)ᵀ, the others fixed, in place.
 
-    G_OI = (W_hat - T) H on entry. codes are whole numbers in float32; members_GS: the inputs of each group, int64.
+    G_OC = (W_hat - T) H on entry and at every move; overwritten. codes are whole numbers in float32, scales_O one per
+    row. Returns what the moves added to the weights, float32 [O, C].
     """
-    run = numba_kernels.refine if G_OI.device.type == "cpu" else reference.refine
-    run(G_OI, H_II, codes_OI, scales_OG, zeros_OG, members_GS, top_code, rounds)
+    run = numba_kernels.refine_codes if G_OC.device.type == "cpu" else reference.refine_codes
+    return run(G_OC, H_CC, codes_OC, scales_O, top_code)

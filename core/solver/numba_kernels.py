@@ -19,11 +19,6 @@ Codes = npt.NDArray[np.uint8]
 
 # Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to even.
 _ROUND = np.float32(12582912.0)
-# Veltkamp's splitter: what is left of x·(2^13+1) has the 11 significant bits of a float16.
-_HALF_SPLIT = np.float32(8193.0)
-_HALF_NORMAL = np.float32(2.0**-14)
-_HALF_STEP = np.float32(2.0**-24)
-_HALF_MAX = np.float32(65504.0)
 
 
 def solve_columns(
@@ -71,32 +66,19 @@ def best_candidate(
     return best_OG
 
 
-def refine(  # noqa: PLR0913, PLR0917 - a kernel's operands
-    G_OI: torch.Tensor,
-    H_II: torch.Tensor,
-    codes_OI: torch.Tensor,
-    scales_OG: torch.Tensor,
-    zeros_OG: torch.Tensor,
-    members_GS: torch.Tensor,
-    top_code: int,
-    rounds: int,
-) -> None:
-    """Lowers each row's (w_hat - t) H (w_hat - t)ᵀ by turns over its scales and its codes, in place.
+def refine_codes(
+    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
+) -> torch.Tensor:
+    """Moves each code in turn to the level with the least (w_hat - t) H (w_hat - t)ᵀ, the others fixed, in place.
 
-    G_OI = (W_hat - T) H on entry, kept true throughout. codes float32 [O, I] whole numbers; scales hold float16 values
-    and keep their signs; members_GS: the inputs of each group, int64. All contiguous, on the CPU. A row that nothing
-    improves any more is left before its last round.
+    G_OC = (W_hat - T) H on entry and at every move; overwritten. codes float32 [O, C] whole numbers. All contiguous, on
+    the CPU. Returns what the moves added to the weights, float32 [O, C].
     """
-    _refine(
-        G_OI.numpy(),
-        H_II.numpy(),
-        codes_OI.numpy(),
-        scales_OG.numpy(),
-        zeros_OG.numpy(),
-        members_GS.numpy(),
-        np.float32(top_code),
-        rounds,
+    moves_OC = torch.empty_like(codes_OC)
+    _refine_codes(
+        G_OC.numpy(), H_CC.numpy(), codes_OC.numpy(), scales_O.numpy(), np.float32(top_code), moves_OC.numpy()
     )
+    return moves_OC
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -147,95 +129,19 @@ def _best_candidate(
             best[row, group] = winner
 
 
-@numba.njit(cache=True, nogil=True)
-def _as_half(value: np.float32) -> np.float32:
-    """Rounds to the nearest float16 value, subnormal ones too; what float16 cannot hold becomes 0."""
-    if abs(value) < _HALF_NORMAL:
-        return np.float32(np.rint(value / _HALF_STEP) * _HALF_STEP)
-    split = value * _HALF_SPLIT
-    rounded = split - (split - value)
-    return rounded if abs(rounded) <= _HALF_MAX else np.float32(0.0)
-
-
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _refine(  # noqa: PLR0913, PLR0917 - a kernel's operands
-    G: Floats,
-    H: Floats,
-    codes: Floats,
-    scales: Floats,
-    zeros: Floats,
-    members: npt.NDArray[np.int64],
-    top: np.float32,
-    rounds: int,
-) -> None:
+def _refine_codes(G: Floats, H: Floats, codes: Floats, scales: Floats, top: np.float32, moves: Floats) -> None:
     for row in numba.prange(G.shape[0]):
-        image = np.empty(G.shape[1], dtype=np.float32)
-        for _ in range(rounds):
-            moved = False
-            for group in range(members.shape[0]):
-                moved |= _refine_scale(G[row], H, codes[row], scales[row], zeros[row], members[group], group, image)
-            for group in range(members.shape[0]):
-                moved |= _refine_codes(G[row], H, codes[row], scales[row, group], members[group], top)
-            if not moved:
-                break
-
-
-@numba.njit(cache=True, nogil=True)
-def _refine_scale(  # noqa: PLR0913, PLR0917 - a kernel's operands
-    gradient: Floats,
-    H: Floats,
-    codes: Floats,
-    scales: Floats,
-    zeros: Floats,
-    members: npt.NDArray[np.int64],
-    group: int,
-    image: Floats,
-) -> bool:
-    """Moves one group's scale to its least-squares value; image is room for u H, u = codes - zero in the group."""
-    image[:] = np.float32(0.0)
-    for column in members:
-        level = codes[column] - zeros[group]
-        if level != 0:
-            for other in range(image.shape[0]):
-                image[other] += level * H[column, other]
-    slope = np.float32(0.0)
-    bend = np.float32(0.0)
-    for column in members:
-        level = codes[column] - zeros[group]
-        slope += level * gradient[column]
-        bend += level * image[column]
-    if bend <= 0:
-        return False
-    scale = _as_half(scales[group] - slope / bend)
-    step = scale - scales[group]
-    if scale * scales[group] <= 0 or np.float32(2.0) * step * slope + step * step * bend >= 0:
-        return False
-    scales[group] = scale
-    for other in range(image.shape[0]):
-        gradient[other] += step * image[other]
-    return True
-
-
-@numba.njit(cache=True, nogil=True)
-def _refine_codes(
-    gradient: Floats,
-    H: Floats,
-    codes: Floats,
-    scale: np.float32,
-    members: npt.NDArray[np.int64],
-    top: np.float32,
-) -> bool:
-    """Moves each code of a group to the best level on its own; a quadratic's best whole number is the nearest one."""
-    moved = False
-    for column in members:
-        bend = H[column, column] * scale
-        if bend == 0:
-            continue
-        code = min(max(codes[column] + np.rint(-gradient[column] / bend), np.float32(0.0)), top)
-        step = scale * (code - codes[column])
-        if step != 0:
-            codes[column] = code
-            for other in range(gradient.shape[0]):
-                gradient[other] += step * H[column, other]
-            moved = True
-    return moved
+        for column in range(G.shape[1]):
+            moves[row, column] = np.float32(0.0)
+            bend = H[column, column] * scales[row]
+            if bend == 0:
+                continue
+            # A quadratic's best whole number is the one nearest to its least value.
+            code = min(max(codes[row, column] + np.rint(-G[row, column] / bend), np.float32(0.0)), top)
+            step = scales[row] * (code - codes[row, column])
+            if step != 0:
+                codes[row, column] = code
+                moves[row, column] = step
+                for later in range(column + 1, G.shape[1]):
+                    G[row, later] += step * H[column, later]

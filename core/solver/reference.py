@@ -33,35 +33,16 @@ def best_candidate(
     return torch.stack(losses, dim=-1).argmin(dim=-1)
 
 
-def refine(  # noqa: PLR0913, PLR0917 - the kernel's operands
-    G_OI: torch.Tensor,
-    H_II: torch.Tensor,
-    codes_OI: torch.Tensor,
-    scales_OG: torch.Tensor,
-    zeros_OG: torch.Tensor,
-    members_GS: torch.Tensor,
-    top_code: int,
-    rounds: int,
-) -> None:
-    """Refines scales and codes by turns, in place; same contract as the kernel's."""
-    for _ in range(rounds):
-        for group, members_S in enumerate(members_GS):
-            levels_OS = codes_OI[:, members_S] - zeros_OG[:, group, None]
-            image_OI = levels_OS @ H_II[members_S]
-            slope_O = (levels_OS * G_OI[:, members_S]).sum(dim=1)
-            bend_O = (levels_OS * image_OI[:, members_S]).sum(dim=1)
-            scale_O = (scales_OG[:, group] - slope_O / bend_O).half().float()
-            step_O = scale_O - scales_OG[:, group]
-            better_O = (bend_O > 0) & torch.isfinite(scale_O) & (scale_O * scales_OG[:, group] > 0)
-            better_O &= 2 * step_O * slope_O + step_O.square() * bend_O < 0
-            step_O = torch.where(better_O, step_O, 0.0)
-            scales_OG[:, group] += step_O
-            G_OI += step_O[:, None] * image_OI
-        for group, members_S in enumerate(members_GS):
-            for column in members_S.tolist():
-                bend_O = H_II[column, column] * scales_OG[:, group]
-                move_O = torch.where(bend_O == 0, 0.0, torch.round(-G_OI[:, column] / bend_O))
-                code_O = (codes_OI[:, column] + move_O).clamp(0, top_code)
-                step_O = scales_OG[:, group] * (code_O - codes_OI[:, column])
-                codes_OI[:, column] = code_O
-                G_OI += torch.outer(step_O, H_II[column])
+def refine_codes(
+    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
+) -> torch.Tensor:
+    """Moves codes one by one, in place; same contract as the kernel's."""
+    moves_OC = torch.empty_like(codes_OC)
+    for column in range(codes_OC.shape[1]):
+        bend_O = H_CC[column, column] * scales_O
+        move_O = torch.where(bend_O == 0, 0.0, torch.round(-G_OC[:, column] / bend_O))
+        code_O = (codes_OC[:, column] + move_O).clamp(0, top_code)
+        moves_OC[:, column] = scales_O * (code_O - codes_OC[:, column])
+        codes_OC[:, column] = code_O
+        G_OC[:, column + 1 :] += torch.outer(moves_OC[:, column], H_CC[column, column + 1 :])
+    return moves_OC

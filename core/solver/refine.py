@@ -3,36 +3,128 @@
 Both lower tr((Ŵ-T)(H+λI)(Ŵ-T)ᵀ), the loss that the column solve lowers greedily, so no round can raise it. Scales stay
 on float16 values, zeros and the signs of scales stay as they are.
 
-Legend: O out_features, I in_features, G groups, S inputs in a group.
+A move changes the loss's gradient (Ŵ-T)(H+λI) at every input, but only the group at hand asks for it: there it is one
+matrix product, kept true column by column while the group's scale and codes move.
+
+Legend: O out_features, I in_features, G groups, S inputs in a group, C columns of one kernel call.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
+from core.profile import Work, span
 from core.solver import grid, kernels
+from core.solver.matmul import times_transposed
 from core.weights import QuantizedWeight
 
+# Columns between two products inside a group: a row's gradient and the curvature of so many stay in the nearest cache.
+UPDATE_COLUMNS = 128
 
+
+@span(Work.REFINE)
 def refine(
     weight: QuantizedWeight, target_OI: torch.Tensor, H_II: torch.Tensor, *, damp: float, rounds: int
 ) -> QuantizedWeight:
-    """Returns the weight after some rounds; target float32 [O, I], H symmetric, damp is the λ that is added to it."""
-    members_GS = torch.argsort(weight.g_idx_I, stable=True).view(weight.scales_OG.shape[1], -1)
-    damped_II = H_II.clone()
+    """Returns the weight after some rounds; target float32 [O, I], H symmetric, damp is the λ that is added to it.
+
+    Once most rows have nothing left to improve, the next rounds leave those alone.
+    """
+    by_group_I = torch.argsort(weight.g_idx_I, stable=True)
+    damped_II = H_II[by_group_I][:, by_group_I]
     damped_II.diagonal().add_(damp)
-    codes_OI, scales_OG = weight.codes_OI.float(), weight.scales_OG.float()
-    gradient_OI = (weight.dequantize() - target_OI) @ damped_II
-    kernels.refine(
-        gradient_OI,
-        damped_II,
-        codes_OI,
-        scales_OG,
-        weight.zeros_OG.float(),
-        members_GS,
-        grid.top_code(weight.bits),
-        rounds,
+    rows = _Rows(
+        difference_OI=(weight.dequantize() - target_OI)[:, by_group_I],
+        codes_OI=weight.codes_OI[:, by_group_I].float(),
+        scales_OG=weight.scales_OG.float(),
+        zeros_OG=weight.zeros_OG.float(),
     )
-    return replace(weight, codes_OI=codes_OI.to(torch.uint8), scales_OG=scales_OG.half())
+    codes_OI, scales_OG = rows.codes_OI.clone(), rows.scales_OG.clone()
+    open_O = torch.arange(codes_OI.shape[0], device=codes_OI.device)
+    for _ in range(rounds):
+        moved_O = _round(rows, damped_II, grid.top_code(weight.bits))
+        codes_OI[open_O], scales_OG[open_O] = rows.codes_OI, rows.scales_OG
+        if not bool(moved_O.any()):
+            break
+        if int(moved_O.sum()) < len(open_O) // 2:
+            open_O, rows = open_O[moved_O], rows.take(moved_O)
+    restored_OI = torch.empty_like(codes_OI)
+    restored_OI[:, by_group_I] = codes_OI
+    return replace(weight, codes_OI=restored_OI.to(torch.uint8), scales_OG=scales_OG.half())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Rows that are refined, inputs sorted by group, all float32. difference_OI = Ŵ - T; changed in place."""
+
+    difference_OI: torch.Tensor  # noqa: N815 - shapes live in names
+    codes_OI: torch.Tensor  # noqa: N815
+    scales_OG: torch.Tensor  # noqa: N815
+    zeros_OG: torch.Tensor  # noqa: N815
+
+    def take(self, rows_O: torch.Tensor) -> _Rows:
+        return _Rows(
+            difference_OI=self.difference_OI[rows_O],
+            codes_OI=self.codes_OI[rows_O],
+            scales_OG=self.scales_OG[rows_O],
+            zeros_OG=self.zeros_OG[rows_O],
+        )
+
+
+def _round(rows: _Rows, H_II: torch.Tensor, top_code: int) -> torch.Tensor:
+    """Goes once over all groups; returns which rows changed."""
+    groups = rows.scales_OG.shape[1]
+    size = H_II.shape[0] // groups
+    moved_O = torch.zeros(rows.codes_OI.shape[0], dtype=torch.bool, device=H_II.device)
+    for group in range(groups):
+        inputs = slice(group * size, (group + 1) * size)
+        gradient_OS = times_transposed(rows.difference_OI, H_II[inputs], Work.REFINE)
+        step_OS = _refine_group(rows, group, gradient_OS, H_II[inputs, inputs], top_code)
+        rows.difference_OI[:, inputs] += step_OS
+        moved_O |= (step_OS != 0).any(dim=1)
+    return moved_O
+
+
+def _refine_group(
+    rows: _Rows, group: int, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int
+) -> torch.Tensor:
+    """Moves a group's scale, then its codes; returns what that added to its weights, float32 [O, S]."""
+    size = H_SS.shape[0]
+    codes_OS = rows.codes_OI[:, group * size : (group + 1) * size]
+    levels_OS = codes_OS - rows.zeros_OG[:, group, None]
+    image_OS = times_transposed(levels_OS, H_SS, Work.REFINE)
+    step_O = _scale_step(levels_OS, gradient_OS, image_OS, rows.scales_OG[:, group])
+    rows.scales_OG[:, group] += step_O
+    gradient_OS += step_O[:, None] * image_OS
+    step_OS = step_O[:, None] * levels_OS
+    scales_O = rows.scales_OG[:, group].contiguous()
+    for start in range(0, size, UPDATE_COLUMNS):
+        stop = min(start + UPDATE_COLUMNS, size)
+        codes_OC = codes_OS[:, start:stop].contiguous()
+        moves_OC = kernels.refine_codes(
+            gradient_OS[:, start:stop].contiguous(),
+            H_SS[start:stop, start:stop].contiguous(),
+            codes_OC,
+            scales_O,
+            top_code,
+        )
+        codes_OS[:, start:stop] = codes_OC
+        step_OS[:, start:stop] += moves_OC
+        if stop < size:
+            gradient_OS[:, stop:] += times_transposed(moves_OC, H_SS[stop:, start:stop], Work.REFINE)
+    return step_OS
+
+
+def _scale_step(
+    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor, scales_O: torch.Tensor
+) -> torch.Tensor:
+    """Returns what takes each scale to its least-squares value, 0 where that is no gain; image_OS = levels · H."""
+    slope_O = (levels_OS * gradient_OS).sum(dim=1)
+    bend_O = (levels_OS * image_OS).sum(dim=1)
+    scale_O = (scales_O - slope_O / bend_O).half().float()
+    step_O = scale_O - scales_O
+    better_O = (bend_O > 0) & torch.isfinite(scale_O) & (scale_O * scales_O > 0)
+    better_O &= 2 * step_O * slope_O + step_O.square() * bend_O < 0
+    return torch.where(better_O, step_O, 0.0)

@@ -10,27 +10,47 @@ Legend: O out_features, I in_features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from core.profile import Work, count, span
+from core.profile import Work, span
+from core.solver.factor import inverse_factor
 from core.solver.hessian import Mismatch
+from core.solver.matmul import times_transposed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """W* = W map_II + shift_OI; no shift where there is no stream to make up for."""
+    """W* for weights [O, I] of one input set, from V = L⁻¹ with LLᵀ = H+λI and so (H+λI)⁻¹ = VᵀV."""
 
-    map_II: torch.Tensor  # noqa: N815 - shapes live in names
-    shift_OI: torch.Tensor | None = None  # noqa: N815
+    def __init__(self, mismatch: Mismatch, added: float, V_II: torch.Tensor, *, alpha: float, beta: float) -> None:
+        """added: λ itself."""
+        self._V_II = V_II
+        self._alpha = alpha
+        self._cross_II = mismatch.cross_II.clone()
+        self._cross_II.diagonal().add_(added)
+        drift_OI = mismatch.drift_OI if beta > 0 else None
+        self._shift_OI = None if drift_OI is None else beta * self._over_hessian(drift_OI)
 
     @span(Work.TARGET)
     def of(self, W_OI: torch.Tensor) -> torch.Tensor:
-        """Returns W*, float32."""
-        count(Work.TARGET, operations=2.0 * W_OI.numel() * self.map_II.shape[0], dtype="float32")
-        target_OI = W_OI @ self.map_II
-        return target_OI if self.shift_OI is None else target_OI + self.shift_OI
+        """Returns W*, float32; by way of I x I products where the weight has more rows than those, else of its rows."""
+        if W_OI.shape[0] > W_OI.shape[1]:
+            exact_OI = times_transposed(W_OI, self._map_II.T, Work.TARGET)
+        else:
+            exact_OI = self._over_hessian(times_transposed(W_OI, self._cross_II.T, Work.TARGET))
+        target_OI = torch.lerp(W_OI, exact_OI, self._alpha)
+        return target_OI if self._shift_OI is None else target_OI + self._shift_OI
+
+    @cached_property
+    def _map_II(self) -> torch.Tensor:  # noqa: N802 - shapes live in names
+        """Returns (G+λI)(H+λI)⁻¹."""
+        return self._over_hessian(self._cross_II)
+
+    def _over_hessian(self, A_OI: torch.Tensor) -> torch.Tensor:
+        """Returns A (H+λI)⁻¹."""
+        halfway_OI = times_transposed(A_OI, self._V_II, Work.TARGET)
+        return times_transposed(halfway_OI, self._V_II.T, Work.TARGET)
 
 
 @span(Work.TARGET)
@@ -39,14 +59,8 @@ def mismatch_target(mismatch: Mismatch, *, alpha: float, beta: float, damp: floa
 
     damp is λ as a fraction of the mean of H's diagonal.
     """
-    H_II, G_II = mismatch.hessian_II, mismatch.cross_II
-    identity_II = torch.eye(H_II.shape[0], dtype=H_II.dtype, device=H_II.device)
-    added_II = damp * H_II.diagonal().mean() * identity_II
-    L_II, info = torch.linalg.cholesky_ex(H_II + added_II)
-    if int(info) != 0:
-        return None
-    exact_II = torch.cholesky_solve((G_II + added_II).T, L_II).T
-    shift_OI = None
-    if beta > 0 and mismatch.drift_OI is not None:
-        shift_OI = beta * torch.cholesky_solve(mismatch.drift_OI.T, L_II).T
-    return Target(map_II=torch.lerp(identity_II, exact_II, alpha), shift_OI=shift_OI)
+    damped_II = mismatch.hessian_II.clone()
+    added = damp * float(damped_II.diagonal().mean())
+    damped_II.diagonal().add_(added)
+    V_II = inverse_factor(damped_II)
+    return None if V_II is None else Target(mismatch, added, V_II, alpha=alpha, beta=beta)

@@ -8,7 +8,7 @@ from core.quantizers.base import SolvedLinear
 from core.quantizers.gptq import NOTHING_HELD_OUT, GPTQQuantizer
 from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
-from core.solver.loss import target_loss
+from core.solver.loss import TargetLoss
 from tests.core.solver.problems import correlated_inputs, random_weight
 
 WIDTH = 64
@@ -35,7 +35,7 @@ def _convert(W_OI: torch.Tensor, statistics: InputStatistics, **options: object)
 
 def _judged(W_OI: torch.Tensor, solved: SolvedLinear, statistics: InputStatistics) -> float:
     assert statistics.held_out is not None
-    return target_loss(W_OI, solved.weight.dequantize(), statistics.held_out, GPTQConfig().mismatch_alpha)
+    return TargetLoss(W_OI, statistics.held_out, GPTQConfig().mismatch_alpha).of(solved.weight.dequantize())
 
 
 def test_held_out_tokens_are_in_nothing_that_is_solved_with() -> None:
@@ -102,7 +102,7 @@ def test_too_few_batches_to_hold_one_out_are_told() -> None:
 
 
 def test_the_loss_towards_the_target_is_the_distance_of_outputs() -> None:
-    """Differences of `target_loss` are those of mean |(1-a) W x + a W x0 + b (r0-r) - W_hat x|² on the tokens."""
+    """Differences of `TargetLoss` are those of mean |(1-a) W x + a W x0 + b (r0-r) - W_hat x|² on the tokens."""
     X_NI, X0_NI = _batches(1)[0]
     accumulator = HessianAccumulator(WIDTH, torch.device("cpu"))
     drift_NO = torch.randn(len(X_NI), 8, generator=torch.Generator().manual_seed(3)) + X_NI[:, :8]
@@ -110,6 +110,6 @@ def test_the_loss_towards_the_target_is_the_distance_of_outputs() -> None:
     inputs, W_OI = accumulator.finish(), random_weight(8, WIDTH)
     wanted = (0.7 * X_NI + 0.3 * X0_NI) @ W_OI.T + 0.6 * drift_NO
     others = [W_OI + 0.01, W_OI * 0.9]
-    told = [target_loss(W_OI, other, inputs, 0.3, 0.6) for other in others]
+    told = [TargetLoss(W_OI, inputs, 0.3, 0.6).of(other) for other in others]
     real = [float((wanted - X_NI @ other.T).square().sum(dim=1).mean()) for other in others]
     assert told[1] - told[0] == pytest.approx(real[1] - real[0], rel=1e-3)

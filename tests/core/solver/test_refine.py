@@ -34,6 +34,19 @@ def test_no_round_raises_the_training_loss(bits: int, sym: bool, order: Order) -
     assert losses[1] < 0.99 * losses[0]
 
 
+@pytest.mark.parametrize("group_size", [32, -1])
+def test_groups_wider_than_an_update_are_refined_alike(group_size: int) -> None:
+    """A group that is taken in several updates ends where one update over all of it ends."""
+    target_OI, H_II = random_weight(16, 384), hessian_of(correlated_inputs(900, 384))
+    start = round_to_nearest(target_OI, bits=3, group_size=group_size, sym=True)
+    by_parts = refine(start, target_OI, H_II, damp=0.01, rounds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.solver.refine.UPDATE_COLUMNS", 1000)
+        at_once = refine(start, target_OI, H_II, damp=0.01, rounds=2)
+    assert float((by_parts.codes_OI == at_once.codes_OI).float().mean()) > 0.99
+    assert _loss(by_parts, target_OI, H_II, 0.01) < 0.8 * _loss(start, target_OI, H_II, 0.01)
+
+
 def test_refined_rounding_comes_near_the_column_solve() -> None:
     """From plain rounding, refinement alone takes away most of what the column solve takes away."""
     target_OI, H_II = random_weight(32, 64), hessian_of(correlated_inputs(500, 64))

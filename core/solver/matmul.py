@@ -1,0 +1,34 @@
+"""Float32 products of the solver's matrices at the CPU's full rate.
+
+torch hands float32 products to a library that on processors of some makers runs at half their vector width; the other
+one that it brings does not, and is called here. Both sum in float32; the order of the sums, and so the last digits,
+differ. Other devices and dtypes take torch's own product. The library keeps a kernel of its own, about 1 MB, for every
+shape that it has met: numbers of rows that are any take torch's product too.
+
+Legend: O rows of the left side, J rows of the right, I columns of both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from core.profile import Work, count
+
+# Absent where torch was built without the library; torch's own compiler calls it too.
+_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+# Weights of language models have whole multiples of this many rows.
+ROWS = 32
+
+
+def times_transposed(left_OI: torch.Tensor, right_JI: torch.Tensor, work: Work) -> torch.Tensor:
+    """Returns left · rightᵀ [O, J] and counts its operations; a symmetric right side is its own transpose."""
+    operations = 2.0 * left_OI.numel() * right_JI.shape[0]
+    count(work, operations=operations, dtype=str(left_OI.dtype).removeprefix("torch."))
+    usual = left_OI.device.type == "cpu" and left_OI.dtype is torch.float32 and left_OI.shape[0] % ROWS == 0
+    if _LINEAR is None or not usual or not operations:
+        return left_OI @ right_JI.T
+    product_OJ: torch.Tensor = _LINEAR(left_OI.contiguous(), right_JI.contiguous(), None, "none", [], "")
+    return product_OJ
