@@ -17,7 +17,7 @@ import torch
 from core.profile import Work, count
 
 # Absent where torch was built without the library; torch's own compiler calls it too.
-_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C.has_mkldnn else None  # noqa: SLF001
+_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_mkldnn else None  # noqa: SLF001
 
 # Weights of language models have whole multiples of this many rows.
 ROWS = 32
