@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.errors import ModelProblem, ModelRefusedError
+from core.model.attention import attend_in_parts
 from core.model.experts import split_experts
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
@@ -50,6 +51,7 @@ def build_empty(source_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
             f"transformers cannot build a causal language model from config.json: {error}",
             "Use a decoder model of a family that this transformers version knows.",
         ) from error
+    attend_in_parts(model)
     return model.eval()  # type: ignore[no-any-return]  # the auto class is untyped
 
 
