@@ -10,6 +10,8 @@ Legend: B sequences, H query heads, K key heads, R = H/K, N tokens, Q queries of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +35,18 @@ def attend_in_parts(model: PreTrainedModel) -> None:
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+
+
+@contextmanager
+def attending_in_parts(model: nn.Module) -> Iterator[None]:
+    """Lends a model in memory this attention for a while."""
+    if isinstance(model, PreTrainedModel):
+        attend_in_parts(model)
+    try:
+        yield
+    finally:
+        if isinstance(model, PreTrainedModel) and model.config._attn_implementation == NAME:  # noqa: SLF001 - see above
+            model.set_attn_implementation(REPLACED)
 
 
 def attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls

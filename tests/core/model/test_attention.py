@@ -6,6 +6,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from core.model import attention as parts
+from tests.core.tiny import tiny_model
 
 
 class _Module(nn.Module):
@@ -51,3 +52,11 @@ def test_everything_else_is_left_to_transformers(form: str) -> None:
     got, _ = parts.attention(module, query, key, value, mask)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask)
     assert torch.equal(got, expected)
+
+
+def test_a_model_in_memory_gets_its_own_attention_back() -> None:
+    """It is lent for a while."""
+    model = tiny_model()
+    with parts.attending_in_parts(model):
+        assert model.config._attn_implementation == parts.NAME
+    assert model.config._attn_implementation == parts.REPLACED
