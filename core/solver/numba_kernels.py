@@ -1,8 +1,9 @@
 """The loops that torch cannot fuse, compiled for the CPU by Numba: column solve, scale search and refinement.
 
 Each has a plain torch twin in `core.solver.reference`, the oracle of the tests. Rows are independent, so the outer loop
-is parallel and the result does not hang on the number of threads. Inner loops run over contiguous lanes without any
-reduction: they vectorize without reassociating sums, so the bytes are the same at every vector width.
+is parallel and the result does not hang on the number of threads. Columns wait for one another, so it is rows that lie
+side by side in the lanes of vectors. Inner loops run over contiguous lanes without any reduction of sums: they
+vectorize without reassociating, so the bytes are the same at every vector width.
 
 Legend: O out_features, C columns of one update, G groups, S inputs in a group, K candidates.
 """
@@ -17,7 +18,11 @@ import torch
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
-# Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to even.
+# Rows that are solved side by side. Few enough for four arrays of an update in the second-level cache, and so many that
+# the compiler keeps the loop over them, which it vectorizes; one vector's worth it unrolls into scalars.
+LANES = 64
+# Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to
+# even; what is larger stays far outside every range of codes.
 _ROUND = np.float32(12582912.0)
 
 
@@ -86,18 +91,42 @@ def _solve_columns(
     W: Floats, U: Floats, scales: Floats, zeros: Floats, top: np.float32, codes: Codes, residuals: Floats
 ) -> None:
     rows, columns = W.shape
-    for row in numba.prange(rows):
+    for tile in numba.prange((rows + LANES - 1) // LANES):
+        first = int(np.intp(tile)) * LANES
+        count = min(LANES, rows - first)
+        live = np.zeros((columns, LANES), dtype=np.float32)
+        scale = np.ones((columns, LANES), dtype=np.float32)
+        zero = np.zeros((columns, LANES), dtype=np.float32)
+        code = np.empty((columns, LANES), dtype=np.float32)
+        residual = np.empty(LANES, dtype=np.float32)
+        _take_lanes(W, first, count, live)
+        _take_lanes(scales, first, count, scale)
+        _take_lanes(zeros, first, count, zero)
         for column in range(columns):
-            weight = W[row, column]
-            scale = scales[row, column]
-            zero = zeros[row, column]
-            code = np.rint(weight / scale) + zero
-            code = min(max(code, np.float32(0.0)), top)
-            residual = (weight - scale * (code - zero)) / U[column, column]
-            codes[row, column] = np.uint8(code)
-            residuals[row, column] = residual
+            pivot = U[column, column]
+            for lane in range(LANES):
+                weight = live[column, lane]
+                level = (weight / scale[column, lane] + _ROUND) - _ROUND + zero[column, lane]
+                level = min(max(level, np.float32(0.0)), top)
+                code[column, lane] = level
+                residual[lane] = (weight - scale[column, lane] * (level - zero[column, lane])) / pivot
+                live[column, lane] = residual[lane]
             for later in range(column + 1, columns):
-                W[row, later] -= residual * U[column, later]
+                factor = U[column, later]
+                for lane in range(LANES):
+                    live[later, lane] -= residual[lane] * factor
+        for lane in range(count):
+            for column in range(columns):
+                codes[first + lane, column] = np.uint8(code[column, lane])
+                residuals[first + lane, column] = live[column, lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _take_lanes(source: Floats, first: int, count: int, lanes: Floats) -> None:
+    """Lays some rows side by side: lanes[column, lane] is row first + lane."""
+    for lane in range(count):
+        for column in range(lanes.shape[0]):
+            lanes[column, lane] = source[first + lane, column]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -131,17 +160,35 @@ def _best_candidate(
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _refine_codes(G: Floats, H: Floats, codes: Floats, scales: Floats, top: np.float32, moves: Floats) -> None:
-    for row in numba.prange(G.shape[0]):
-        for column in range(G.shape[1]):
-            moves[row, column] = np.float32(0.0)
-            bend = H[column, column] * scales[row]
-            if bend == 0:
-                continue
-            # A quadratic's best whole number is the one nearest to its least value.
-            code = min(max(codes[row, column] + np.rint(-G[row, column] / bend), np.float32(0.0)), top)
-            step = scales[row] * (code - codes[row, column])
-            if step != 0:
-                codes[row, column] = code
-                moves[row, column] = step
-                for later in range(column + 1, G.shape[1]):
-                    G[row, later] += step * H[column, later]
+    rows, columns = G.shape
+    for tile in numba.prange((rows + LANES - 1) // LANES):
+        first = int(np.intp(tile)) * LANES
+        count = min(LANES, rows - first)
+        gradient = np.zeros((columns, LANES), dtype=np.float32)
+        code = np.zeros((columns, LANES), dtype=np.float32)
+        scale = np.ones(LANES, dtype=np.float32)
+        step = np.empty(LANES, dtype=np.float32)
+        _take_lanes(G, first, count, gradient)
+        _take_lanes(codes, first, count, code)
+        scale[:count] = scales[first : first + count]
+        for column in range(columns):
+            curvature = H[column, column]
+            moved = np.float32(0.0)
+            for lane in range(LANES):
+                # A quadratic's best whole number is the one nearest to its least value.
+                bend = curvature * scale[lane]
+                wanted = (-gradient[column, lane] / bend + _ROUND) - _ROUND if bend != 0 else np.float32(0.0)
+                level = min(max(code[column, lane] + wanted, np.float32(0.0)), top)
+                step[lane] = scale[lane] * (level - code[column, lane])
+                code[column, lane] = level
+                gradient[column, lane] = step[lane]
+                moved = max(moved, abs(step[lane]))
+            if moved != 0:
+                for later in range(column + 1, columns):
+                    factor = H[column, later]
+                    for lane in range(LANES):
+                        gradient[later, lane] += step[lane] * factor
+        for lane in range(count):
+            for column in range(columns):
+                codes[first + lane, column] = code[column, lane]
+                moves[first + lane, column] = gradient[column, lane]

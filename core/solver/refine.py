@@ -32,27 +32,29 @@ def refine(
 
     Once most rows have nothing left to improve, the next rounds leave those alone.
     """
-    by_group_I = torch.argsort(weight.g_idx_I, stable=True)
-    damped_II = H_II[by_group_I][:, by_group_I]
+    in_groups = bool((weight.g_idx_I.diff() >= 0).all())
+    inputs = slice(None) if in_groups else torch.argsort(weight.g_idx_I, stable=True)
+    damped_II = H_II[inputs][:, inputs].clone()
     damped_II.diagonal().add_(damp)
-    rows = _Rows(
-        difference_OI=(weight.dequantize() - target_OI)[:, by_group_I],
-        codes_OI=weight.codes_OI[:, by_group_I].float(),
+    codes_OI = weight.codes_OI.float()
+    every = rows = _Rows(
+        difference_OI=(weight.dequantize() - target_OI)[:, inputs],
+        codes_OI=codes_OI[:, inputs],
         scales_OG=weight.scales_OG.float(),
         zeros_OG=weight.zeros_OG.float(),
     )
-    codes_OI, scales_OG = rows.codes_OI.clone(), rows.scales_OG.clone()
-    open_O = torch.arange(codes_OI.shape[0], device=codes_OI.device)
+    open_O: torch.Tensor | None = None
     for _ in range(rounds):
         moved_O = _round(rows, damped_II, grid.top_code(weight.bits))
-        codes_OI[open_O], scales_OG[open_O] = rows.codes_OI, rows.scales_OG
+        if open_O is not None:
+            every.codes_OI[open_O], every.scales_OG[open_O] = rows.codes_OI, rows.scales_OG
         if not bool(moved_O.any()):
             break
-        if int(moved_O.sum()) < len(open_O) // 2:
-            open_O, rows = open_O[moved_O], rows.take(moved_O)
-    restored_OI = torch.empty_like(codes_OI)
-    restored_OI[:, by_group_I] = codes_OI
-    return replace(weight, codes_OI=restored_OI.to(torch.uint8), scales_OG=scales_OG.half())
+        if int(moved_O.sum()) < len(moved_O) // 2:
+            open_O = torch.nonzero(moved_O)[:, 0] if open_O is None else open_O[moved_O]
+            rows = rows.take(moved_O)
+    codes_OI[:, inputs] = every.codes_OI
+    return replace(weight, codes_OI=codes_OI.to(torch.uint8), scales_OG=every.scales_OG.half())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
