@@ -63,6 +63,7 @@ class LocalRun:
     formats: tuple[Format, ...]
     keep_work: bool
     profile: bool = False
+    device: str = "auto"
 
     @property
     def work_dir(self) -> Path:
@@ -125,7 +126,10 @@ def _check_destination(request: LocalRun) -> None:
 
 
 def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
+    from core.device import find_device
     from core.pipeline import Resources, quantize_checkpoint
+
+    find_device(request.device)
 
     def note_stop() -> None:
         console.print("Stopping after the batch under way; Ctrl-C again ends at once.", style="yellow")
@@ -145,7 +149,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
                 on_event=printer,
                 should_stop=should_stop,
                 plan=plan,
-                resources=Resources(profile=request.profile),
+                resources=Resources(profile=request.profile, device=request.device),
             )
         except RunStoppedError as error:
             raise CliError(

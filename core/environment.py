@@ -7,11 +7,13 @@ import platform
 import resource
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 
-import numba
 import psutil
 import torch
+
+from core.device import CPU
 
 _M_MMAP_THRESHOLD = -3
 # Measured on the bench: 1 MiB saves 35 MB more and costs a quarter of the run in page faults; from 32 MiB on nothing is
@@ -21,46 +23,67 @@ _RATE_WIDTH = 1024
 _RATE_TRIES = 7
 
 
-def forward_dtype(stored: str) -> torch.dtype:
-    """Returns the dtype in which blocks run: bfloat16 for weights stored so where the CPU multiplies it, else float32.
+def forward_dtype(stored: str, device: torch.device = CPU) -> torch.dtype:
+    """Returns the dtype in which blocks run: bfloat16 for weights stored so if the device multiplies it, else float32.
 
     Hessians, factors and the solve are float32 in any case. On the bench model bfloat16 took a quarter off the run and
     left the perplexity where it was.
     """
+    return torch.bfloat16 if stored == "bfloat16" and _has_bfloat16(device) else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
-    native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-    return torch.bfloat16 if stored == "bfloat16" and native else torch.float32
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+    return device.type == "cpu" and bool(native)
 
 
-def numerics_profile(dtype: torch.dtype) -> str:
+def numerics_profile(dtype: torch.dtype, device: torch.device = CPU) -> str:
     """Returns what the bytes of a result depend on besides its inputs: a resume on another profile starts anew."""
-    capability = torch.backends.cpu.get_cpu_capability()
     name = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"torch {torch.__version__} cuda {torch.version.cuda} {torch.cuda.get_device_name(device)} {name}"
+    if device.type != "cpu":
+        return f"torch {torch.__version__} {device.type} {platform.machine()} {name}"
+    capability = torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__} cpu {platform.machine()} {capability} {name}"
 
 
 def match_kernel_threads() -> None:
-    """Gives the compiled kernels as many threads as torch has here, so that a job keeps to its share of the machine."""
+    """Gives the compiled kernels as many threads as torch has here, so that a job keeps to its share of the machine.
+
+    Without Numba there are none; `core.solver.compiled` says so.
+    """
+    try:
+        import numba  # noqa: PLC0415 - may be missing
+    except (ImportError, OSError):
+        return
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it from its variables
     numba.set_num_threads(min(torch.get_num_threads(), most))
 
 
-def product_rates(dtypes: Iterable[str]) -> dict[str, float]:
+def product_rates(dtypes: Iterable[str], device: torch.device = CPU) -> dict[str, float]:
     """Returns the operations per second of this machine's matrix products by dtype name, measured in a blink each."""
-    return {name: max(_product_rate(getattr(torch, name)) for _ in range(_RATE_TRIES)) for name in dtypes}
+    return {name: max(_product_rate(getattr(torch, name), device) for _ in range(_RATE_TRIES)) for name in dtypes}
 
 
-def _product_rate(dtype: torch.dtype) -> float:
-    left, right = (torch.ones(_RATE_WIDTH, _RATE_WIDTH, dtype=dtype) for _ in range(2))
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    left, right = (torch.ones(_RATE_WIDTH, _RATE_WIDTH, dtype=dtype, device=device) for _ in range(2))
     started = time.perf_counter()
-    left @ right
+    float((left @ right)[0, 0])  # waits where the device computes on its own
     return 2.0 * _RATE_WIDTH**3 / (time.perf_counter() - started)
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the programs that decide a result."""
+    """Returns the versions of the programs that decide a result; Numba's only where it is installed."""
     names = ("bitmill", "torch", "transformers", "numba", "safetensors")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    found = {"python": platform.python_version()}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def rss_bytes() -> int:

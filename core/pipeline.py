@@ -19,6 +19,7 @@ from core.calibration.windows import CalibrationWindows
 from core.checkpoint.prefetch import ReadAhead
 from core.checkpoint.reader import CheckpointReader
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
+from core.device import find_device
 from core.environment import match_kernel_threads, return_freed_memory
 from core.events import Event, RunStarted, Stage
 from core.model.capture import CapturedBatch
@@ -41,10 +42,12 @@ from core.steps.run import OpenRun, RunRequest, Stages
 class Resources:
     """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success.
 
+    device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; where blocks run and are solved.
     profile: measure the machine's products too and write `profile.json` into the artifact.
     """
 
     threads: int | None = None
+    device: str = "cpu"
     max_shard_bytes: int = MAX_SHARD_BYTES
     keep_work: bool = False
     profile: bool = False
@@ -77,6 +80,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     RunStoppedError (resumable), ArtifactInvalidError.
     """
     resources = resources or Resources()
+    device = find_device(resources.device)
     if resources.threads is not None:
         torch.set_num_threads(resources.threads)
     match_kernel_threads()
@@ -94,6 +98,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
             walk=BlockWalk(quantizer=quantizer, on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
             plan=plan,
+            device=device,
         )
         stages = Stages(on_event=on_event)
         with stages.stage(Stage.PREFLIGHT):
@@ -119,7 +124,7 @@ def _quantize(run: OpenRun, stages: Stages) -> None:
             captured, hidden = capture_batches(run)
     with (
         stages.stage(Stage.QUANTIZING),
-        ReadAhead(run.request.reader, run.skeleton.dtype) as weights,
+        ReadAhead(run.request.reader, run.skeleton.dtype, pinned=run.skeleton.device.type == "cuda") as weights,
         Recorder(run) as recorder,
     ):
         hidden = entering_states(run, weights, captured, hidden)

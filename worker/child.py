@@ -139,8 +139,8 @@ class Attempt:
         }
         if plan is not None:
             options["plan"] = plan
-        if spec.threads is not None:
-            options["resources"] = limited(spec.threads)
+        if spec.threads is not None or spec.device != "cpu":
+            options["resources"] = resources(spec)
         try:
             engine(spec.model_dir, spec.out_dir, config, calibration, **options)
         except ResumeRefusedError as error:
@@ -195,11 +195,11 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def limited(threads: int) -> object:
-    """Returns the engine's resources with fewer threads."""
+def resources(spec: QuantizeSpec) -> object:
+    """Returns the engine's resources as the spec limits and names them."""
     from core.pipeline import Resources  # noqa: PLC0415 - takes seconds to load
 
-    return Resources(threads=threads)
+    return Resources(threads=spec.threads, device=spec.device)
 
 
 def load_engine(stand_in: Path | None) -> Engine:

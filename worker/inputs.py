@@ -74,6 +74,7 @@ class Inputs:
             formats=formats,
             evaluate=bool(spec.get("evaluate", False)),
             threads=threads,
+            device=self._services.settings.device,
             provenance=provenance_of(source, self._lease.journal.resolved),
             engine_file=self._services.settings.test_engine,
             faults=fault_plan(self._services.settings),

@@ -56,7 +56,8 @@ class QuantizeSpec(Line):
     """One attempt's whole work order.
 
     quantization: QuantizationConfig.to_dict(). threads: for the engine, None for all; fewer hold less memory at a time
-    and change no byte of the result. provenance: what is known about the source; it goes into the report.
+    and change no byte of the result. device: on which the engine works. provenance: what is known about the source; it
+    goes into the report.
     budget: BudgetConfig.to_dict(), None without one. plan: what an earlier attempt chose under it.
     engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
     supervisor the child ends.
@@ -73,6 +74,7 @@ class QuantizeSpec(Line):
     formats: tuple[Format, ...] = DEFAULT_FORMATS
     evaluate: bool = False
     threads: int | None = None
+    device: str = "cpu"
     provenance: dict[str, Any] = Field(default_factory=dict)
     engine_file: Path | None = None
     faults: FaultPlan = FaultPlan()

@@ -62,7 +62,7 @@ class WorkerSettings(StoreSettings):
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
     artifact_days, calibration_days: how long files of finished jobs and uploaded texts are kept; None: for ever.
     expiry_notice_hours: how long before a job's files go its history says so.
-    device: what this worker's jobs run on, as operators and routing see it.
+    device: what this worker's jobs run on, and what operators and routing see.
     hub_endpoint, hub_token: where models come from. share_checkpoints: put finished blocks into the artifact store, for
     a worker on another machine to go on with; by default where that is a bucket. test_engine: a Python file whose
     `quantize_checkpoint` stands in for the engine. test_faults, test_faults_dir: see `worker.faults`. These three are

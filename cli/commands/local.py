@@ -34,6 +34,9 @@ def run(
     target: TargetOption = None,
     formats: FormatOption = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep <dst>.work, the finished blocks.")] = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N|mps", help="Where blocks run and are solved.")
+    ] = "auto",
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went, and keep it as profile.json in the artifact.")
     ] = False,
@@ -57,6 +60,7 @@ def run(
             formats=tuple(formats or DEFAULT_FORMATS),
             keep_work=keep_work,
             profile=profile,
+            device=device,
         ),
         as_json=json_output,
     )

@@ -17,12 +17,15 @@ from core.profile import Work, span
 class ReadAhead:
     """Hands out a checkpoint's tensors in one dtype; those that were announced are read beside the run.
 
+    pinned: they wait in memory from which a CUDA device copies while the run goes on.
+
     One announcement at a time, so that memory holds one block more than the run's own. What the reader raises, the call
     that asks for the tensor raises.
     """
 
-    def __init__(self, source: CheckpointReader, dtype: torch.dtype) -> None:
+    def __init__(self, source: CheckpointReader, dtype: torch.dtype, *, pinned: bool = False) -> None:
         self._source = source
+        self._pinned = pinned
         self._dtype = dtype
         self._thread = Aside("read-ahead")
         self._stopped = threading.Event()
@@ -66,7 +69,7 @@ class ReadAhead:
             for name in names:
                 if self._stopped.is_set():
                     break
-                read[name] = self._converted(name)
+                read[name] = self._converted(name).pin_memory() if self._pinned else self._converted(name)
         return read
 
     def _converted(self, name: str) -> torch.Tensor:

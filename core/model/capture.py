@@ -164,7 +164,7 @@ class _Recording:
         self._as_tuple = as_tuple
         self._leaving = leaving
         self.arguments: list[BlockArguments] = []
-        self.first_hidden = torch.empty(0)
+        self.first_hidden = torch.empty(0, device="meta")  # stands in until the first block is called
         self._passed_on: torch.Tensor | None = None
 
     def __enter__(self) -> None:

@@ -82,7 +82,7 @@ class _Probe:
     def rows(self, module: nn.Module) -> dict[tuple[str, ...], torch.Tensor]:
         """Returns, for each set whose every input is a multiple of one row of the module, that row."""
         count = _rows_of(module)
-        number_R = torch.arange(count)
+        number_R = torch.arange(count, device=_device_of(module))
         found: dict[tuple[str, ...], torch.Tensor] = {}
         unit = 1
         while unit == 1 or (found and unit < count):
@@ -100,7 +100,7 @@ class _Probe:
 
     def changes_nothing(self, module: nn.Module, names: tuple[str, ...], rows_I: torch.Tensor) -> bool:
         """Whether scaled rows and columns scaled against them leave the block's output as it is: none else reads it."""
-        exponents_R = torch.arange(_rows_of(module)) % 5 - 2
+        exponents_R = torch.arange(_rows_of(module), device=_device_of(module)) % 5 - 2
         kept = {name: linear_weight(self._linears[name]).clone() for name in names}
         try:
             for name in names:
@@ -143,6 +143,10 @@ class _Probe:
 
 def _rows_of(module: nn.Module) -> int:
     return linear_weight(module).shape[0] if is_linear(module) else module.get_parameter("weight").shape[0]
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return module.get_parameter("weight").device
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from core.device import CPU
 from core.errors import ModelProblem, ModelRefusedError
 from core.model.attention import attend_in_parts
 from core.model.experts import split_experts
@@ -77,17 +78,21 @@ class Skeleton:
     blocks: Blocks
     names: NameMap
     dtype: torch.dtype
+    device: torch.device = CPU
 
     @classmethod
-    def open(cls, source_dir: Path, source: TensorSource, dtype: torch.dtype = torch.float32) -> Skeleton:
-        """Builds the model, its experts split, and finds its parameters in the checkpoint.
+    def open(
+        cls, source_dir: Path, source: TensorSource, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+    ) -> Skeleton:
+        """Builds the model, its experts split, and finds its parameters in the checkpoint. device: where parts go.
 
         Raises ModelRefusedError if one is missing.
         """
         model = build_empty(source_dir, dtype)
         names = map_names(model, source.names())
         split_experts(model, names.experts)
-        return cls(model=model, blocks=find_blocks(model), names=names, dtype=dtype)
+        _move_buffers(model, device)
+        return cls(model=model, blocks=find_blocks(model), names=names, dtype=dtype, device=device)
 
     def block_targets(self, index: int) -> tuple[str, ...]:
         """Returns the module names of a block's checkpoint tensors."""
@@ -129,9 +134,10 @@ class Skeleton:
 
     @span(Work.LOAD)
     def load(self, source: TensorSource, targets: Iterable[str]) -> None:
-        """Puts real tensors in place, in the skeleton's dtype."""
+        """Puts real tensors in place, in the skeleton's dtype and on its device; from pinned memory without a wait."""
         for target in targets:
-            _place(self.model, target, source.tensor(self.names.source_of[target]).to(self.dtype))
+            tensor = source.tensor(self.names.source_of[target])
+            _place(self.model, target, tensor.to(device=self.device, dtype=self.dtype, non_blocking=True))
         self._tie()
 
     def drop(self, targets: Iterable[str]) -> None:
@@ -147,6 +153,13 @@ class Skeleton:
             owner, attribute = _owner(self.model, original)
             tied_owner, tied_attribute = _owner(self.model, target)
             tied_owner._parameters[tied_attribute] = owner._parameters[attribute]  # noqa: SLF001 - torch has no setter that shares
+
+
+def _move_buffers(model: nn.Module, device: torch.device) -> None:
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                module._buffers[name] = buffer.to(device)  # noqa: SLF001 - keeps the buffer registered
 
 
 def _owner(model: nn.Module, target: str) -> tuple[nn.Module, str]:

@@ -65,7 +65,7 @@ class Folding:
         inputs_R = torch.bincount(rows_I, minlength=count).clamp(min=1)
 
         def allowed(wanted_I: torch.Tensor) -> torch.Tensor:
-            mean_R = torch.zeros(count).index_add_(0, rows_I, wanted_I) / inputs_R
+            mean_R = torch.zeros(count, device=rows_I.device).index_add_(0, rows_I, wanted_I) / inputs_R
             return mean_R.round().long().clamp(lowest_R, highest_R)[rows_I]
 
         exponents_I, alpha = quantizer.channel_exponents(weights, statistics, allowed)
@@ -79,7 +79,7 @@ class Folding:
             if not bool(exponents_I.any()):
                 continue
             count = self._values(fold.producer).shape[0]
-            against_R = torch.zeros(count, dtype=torch.int64).index_copy_(0, fold.rows_I, -exponents_I)
+            against_R = exponents_I.new_zeros(count).index_copy_(0, fold.rows_I, -exponents_I)
             if fold.producer in self.solved:
                 self._rescale(fold.producer, against_R)
                 continue

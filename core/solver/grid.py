@@ -52,7 +52,7 @@ def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym:
     cost_GS holds c_j ≥ 0, float32 [G, S]; every one of SHRINK_FACTORS is tried. Raises NumericalError as `minmax_grid`.
     """
     low_OG, high_OG = _range(W_OGS, sym=sym)
-    factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32)
+    factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32, device=W_OGS.device)
     candidates = _ranged_grid(low_OG[..., None] * factors_K, high_OG[..., None] * factors_K, bits=bits, sym=sym)
     if sym and signed:
         candidates = _with_signed(candidates, W_OGS, bits)
@@ -70,7 +70,7 @@ def _with_signed(candidates: Grid, W_OGS: torch.Tensor, bits: int) -> Grid:
     share = top_code(bits) / float(1 << bits)  # the range ends at code 0, half a step beyond the unsigned one's
     signed_OGK = -torch.sign(largest_OG1) * stored_scale(candidates.scales_OG * share)
     signed_OGK = torch.where(signed_OGK == 0, candidates.scales_OG, signed_OGK)
-    odd_K = torch.arange(candidates.scales_OG.shape[-1]) % 2 == 1
+    odd_K = torch.arange(candidates.scales_OG.shape[-1], device=W_OGS.device) % 2 == 1
     return Grid(scales_OG=torch.where(odd_K, signed_OGK, candidates.scales_OG), zeros_OG=candidates.zeros_OG)
 
 

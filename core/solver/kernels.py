@@ -1,14 +1,15 @@
 """Chooses, by the device that the tensors lie on, who runs the solver's inner loops.
 
-The CPU has kernels compiled by Numba, CUDA a column solve compiled by Triton; whatever else there is runs the torch
-reference, whose results are the same.
+The CPU has kernels compiled by Numba, CUDA a column solve compiled by Triton; whatever else there is, and a CPU without
+Numba, runs the torch reference, whose results are the same.
 """
 
 from __future__ import annotations
 
 import torch
 
-from core.solver import numba_kernels, reference
+from core.solver import reference
+from core.solver.compiled import trouble
 
 
 def solve_columns(
@@ -19,7 +20,9 @@ def solve_columns(
     All float32. Returns codes uint8 [O, C] and residuals e = (w - w_hat)/U_jj float32 [O, C]; W_OC is overwritten.
     """
     match W_OC.device.type:
-        case "cpu":
+        case "cpu" if trouble() is None:
+            from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+
             run = numba_kernels.solve_columns
         case "cuda":
             # Triton comes with torch's CUDA builds only.
@@ -35,7 +38,11 @@ def best_candidate(
     W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
 ) -> torch.Tensor:
     """Returns, per row and group, the candidate with the least weighted squared difference, int64 [O, G]."""
-    run = numba_kernels.best_candidate if W_OGS.device.type == "cpu" else reference.best_candidate
+    run = reference.best_candidate
+    if W_OGS.device.type == "cpu" and trouble() is None:
+        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+
+        run = numba_kernels.best_candidate
     return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
 
 
@@ -47,5 +54,9 @@ def refine_codes(
     G_OC = (W_hat - T) H on entry and at every move; overwritten. codes are whole numbers in float32, scales_O one per
     row. Returns what the moves added to the weights, float32 [O, C].
     """
-    run = numba_kernels.refine_codes if G_OC.device.type == "cpu" else reference.refine_codes
+    run = reference.refine_codes
+    if G_OC.device.type == "cpu" and trouble() is None:
+        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+
+        run = numba_kernels.refine_codes
     return run(G_OC, H_CC, codes_OC, scales_O, top_code)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from core.profile import Work, count
-from core.solver import bfloat16_kernels
+from core.solver.compiled import trouble
 
 # Columns per block of the triangle: where torch's products reach their full rate and little is computed in vain.
 BLOCK_COLUMNS = 128
@@ -49,21 +49,28 @@ class PackedRows:
     def add_gram(self, upper_II: torch.Tensor) -> None:
         """See FloatRows."""
         _count_gram(self.tokens, upper_II, "bfloat16")
+        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+
         for chunk in self.chunks:
             bfloat16_kernels.add_products(upper_II, chunk, chunk, upper=True)
 
     def add_cross(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_IJ, "bfloat16")
+        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+
         for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
             bfloat16_kernels.add_products(sum_IJ, bfloat16_kernels.pack(other), chunk, upper=False)
 
 
 def rows_of(X_NI: torch.Tensor) -> FloatRows | PackedRows:
     """Makes rows of any float dtype ready to be multiplied; one form serves every product that they take part in."""
-    if X_NI.dtype is torch.bfloat16 and X_NI.device.type == "cpu" and bfloat16_kernels.is_available():
-        chunks = [bfloat16_kernels.pack(chunk) for chunk in torch.split(X_NI, bfloat16_kernels.CHUNK_TOKENS)]
-        return PackedRows(chunks, X_NI.shape[0])
+    if X_NI.dtype is torch.bfloat16 and X_NI.device.type == "cpu" and trouble() is None:
+        from core.solver import bfloat16_kernels  # noqa: PLC0415 - Numba may be missing
+
+        if bfloat16_kernels.is_available():
+            chunks = [bfloat16_kernels.pack(chunk) for chunk in torch.split(X_NI, bfloat16_kernels.CHUNK_TOKENS)]
+            return PackedRows(chunks, X_NI.shape[0])
     return FloatRows(X_NI.float())
 
 

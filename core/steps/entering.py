@@ -40,7 +40,8 @@ def entering_states(
         return hidden
     saved = run.manifest.load_activations(done)
     if saved is not None:
-        return restored_states(saved, len(captured))
+        device = run.skeleton.device
+        return restored_states({name: states.to(device) for name, states in saved.items()}, len(captured))
     for index in range(done):
         hidden = _pass_finished(run, weights, index, block_batches(captured, hidden, index))
     return hidden

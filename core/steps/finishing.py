@@ -10,6 +10,7 @@ from core.block_records import starved_experts
 from core.environment import peak_rss_bytes, product_rates, versions
 from core.profile import Profile, summarise
 from core.report import LinearReport, QuantizationReport
+from core.steps.opening import kernel_trouble
 from core.steps.run import OpenRun
 
 
@@ -28,6 +29,7 @@ def report_of(
     request = run.request
     calibration = request.calibration
     warnings = [*(calibration.warnings if calibration else ())]
+    warnings += [message for message in (kernel_trouble(run.request),) if message is not None]
     warnings += starved_experts(rows, run.shapes).values()
     warnings += [f"Tensor {name} was dropped: {reason}." for name, reason in dropped.items()]
     return QuantizationReport(
@@ -61,5 +63,7 @@ def assembly_of(run: OpenRun, tensors: TensorAccount, report: QuantizationReport
         tensors=tensors,
         report=report,
         version=metadata.version("bitmill"),
-        profile=None if profile is None else summarise(profile, product_rates(profile.operations())),
+        profile=None
+        if profile is None
+        else summarise(profile, product_rates(profile.operations(), run.skeleton.device)),
     )

@@ -33,7 +33,8 @@ def quantize_output_head(
     )
     statistics = head_statistics(task.quantizer, _batches(run, head, captured, hidden))
     reader = run.request.reader
-    solved = quantize_head(task, reader.tensor(head.weight).to(run.skeleton.dtype), statistics)
+    W_OI = reader.tensor(head.weight).to(device=run.skeleton.device, dtype=run.skeleton.dtype)
+    solved = quantize_head(task, W_OI, statistics)
     bias = None if head.bias is None else reader.tensor(head.bias)
     recorder.record(
         FinishedBlock(

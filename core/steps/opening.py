@@ -16,11 +16,13 @@ from core.checkpoint.record import Fingerprint
 from core.checkpoint.scan import scan_weights
 from core.environment import forward_dtype, numerics_profile
 from core.errors import CalibrationProblem, CalibrationRefusedError
+from core.events import WarningRaised
 from core.model.experts import Feed, set_feed
 from core.model.skeleton import Skeleton
 from core.preflight.checks import check_config
 from core.preflight.source import inspect_source
 from core.quantizers.dispatch import PerLinear
+from core.solver.compiled import trouble
 from core.steps.run import OpenRun, RunRequest
 
 
@@ -34,11 +36,14 @@ def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None
     check_config(config, facts, formats=request.formats)
     _require_calibration(request)
     weights = scan_weights(request.source_dir, facts.tensors, torch.get_num_threads())
-    skeleton = Skeleton.open(request.source_dir, request.reader, forward_dtype(facts.dtype))
+    dtype = forward_dtype(facts.dtype, request.device)
+    skeleton = Skeleton.open(request.source_dir, request.reader, dtype, request.device)
     if request.walk.quantizer.feeds_all_experts:
         set_feed(skeleton.model, Feed.ALL)
     records = BlockRecords(skeleton=skeleton, config=config, source=request.reader)
     shapes = records.shapes()
+    if (without := kernel_trouble(request)) is not None:
+        request.walk.on_event(WarningRaised(code="kernels", message=without))
     per_linear = PerLinear()
     request.walk.choose = lambda index, name: per_linear.of(records.config_of(index, name))
     fingerprint = _fingerprint(request, skeleton, model_sha256(request.source_dir, weights))
@@ -61,11 +66,17 @@ def _require_calibration(request: RunRequest) -> None:
         )
 
 
+def kernel_trouble(request: RunRequest) -> str | None:
+    """Returns why plain torch solves on the CPU; None where it does not, or where another device solves."""
+    return trouble() if request.device.type == "cpu" else None
+
+
 def _fingerprint(request: RunRequest, skeleton: Skeleton, model: str) -> Fingerprint:
+    without = kernel_trouble(request)
     return Fingerprint(
         model_sha256=model,
         calibration_sha256=request.calibration.sha256 if request.calibration else "",
         config=json.dumps(request.config.to_dict(), sort_keys=True),
         engine_version=metadata.version("bitmill"),
-        numerics=numerics_profile(skeleton.dtype),
+        numerics=numerics_profile(skeleton.dtype, skeleton.device) + ("" if without is None else " plain torch"),
     )

@@ -39,13 +39,16 @@ class RunRequest:
     walk: BlockWalk
     provenance: Mapping[str, Any]
     plan: BudgetPlan | None
+    device: torch.device
 
     @property
     def token_batches(self) -> tuple[torch.Tensor, ...]:
-        """Returns the calibration tokens [B, T] of each batch."""
+        """Returns the calibration tokens [B, T] of each batch, on the run's device."""
         if self.calibration is None:
             return ()
-        return torch.split(self.calibration.tokens_NT, max(1, TOKENS_PER_BATCH // self.calibration.seq_len))
+        return torch.split(
+            self.calibration.tokens_NT.to(self.device), max(1, TOKENS_PER_BATCH // self.calibration.seq_len)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,31 @@
+"""Whether the kernels that Numba compiles for the CPU can be used in this process, and why not where they cannot."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+_TROUBLE = (
+    "The compiled kernels cannot be used ({reason}): plain torch solves instead, with the same results in many times "
+    "the time. Install numba, or let NUMBA_CACHE_DIR name a folder that can be written."
+)
+_WIDTH = 16
+
+
+@cache  # asked by every solve; what can be imported and compiled stays so for a process's life
+def trouble() -> str | None:
+    """Returns None where the kernels run here, else a sentence for the user; tries them on a few numbers."""
+    try:
+        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing, which is the question
+    except (ImportError, OSError) as error:
+        return _TROUBLE.format(reason=error)
+    from numba.core.errors import NumbaError  # noqa: PLC0415 - it is there if the kernels are
+
+    square = torch.eye(_WIDTH)
+    ones = torch.ones(_WIDTH, _WIDTH)
+    try:
+        numba_kernels.solve_columns(square.clone(), square, ones, ones, 1)
+    except (NumbaError, RuntimeError, OSError) as error:
+        return _TROUBLE.format(reason=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    return None
