@@ -16,6 +16,7 @@ import torch
 from core.checkpoint.reader import CheckpointReader
 from core.evaluation.loading import open_weights
 from core.evaluation.nf4 import NF4
+from core.matmul import linears_at_full_rate
 from core.model.capture import CapturedBatch, ModelCall, capture, logits_behind
 from core.model.skeleton import Skeleton, TensorSource
 
@@ -32,7 +33,7 @@ class LayerwiseModel:
     def open(cls, model: Path | NF4) -> Iterator[Self]:
         """Yields the model without weights; raises as `load_model`."""
         opened = model.open() if isinstance(model, NF4) else _open(model)
-        with opened as (skeleton, source), torch.inference_mode():
+        with opened as (skeleton, source), torch.inference_mode(), linears_at_full_rate():
             yield cls(skeleton=skeleton, source=source)
 
     @property

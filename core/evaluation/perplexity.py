@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from core.events import Event, Stage, StageAdvanced
+from core.matmul import linears_at_full_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ def perplexity(
     if windows < 1 or width < 2:  # noqa: PLR2004 - one token to be given, one to be judged
         raise ValueError(f"perplexity needs windows of at least 2 tokens, not {windows} x {width}.")
     total = 0.0
-    with torch.inference_mode():
+    with torch.inference_mode(), linears_at_full_rate():
         for done, tokens_T in enumerate(tokens_NT, start=1):
             total += _negative_log_likelihood(model, tokens_T.to(model.device))
             if on_event is not None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from core.errors import NumericalError
+from core.matmul import times_transposed
 from core.profile import Work, span
-from core.solver.matmul import times_transposed
 
 # Each failed factorization is tried again in float64, then with this many times the damping.
 DAMP_STEP = 4.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from core.matmul import times_transposed
 from core.profile import Work, span
 from core.solver.hessian import InputStatistics
-from core.solver.matmul import times_transposed
 
 
 @span(Work.LOSS)

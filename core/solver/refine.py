@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from core.matmul import times_transposed
 from core.profile import Work, span
 from core.solver import grid, kernels
-from core.solver.matmul import times_transposed
 from core.weights import QuantizedWeight
 
 # Columns between two products inside a group: a row's gradient and the curvature of so many stay in the nearest cache.

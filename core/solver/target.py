@@ -14,10 +14,10 @@ from functools import cached_property
 
 import torch
 
+from core.matmul import times_transposed
 from core.profile import Work, span
 from core.solver.factor import inverse_factor
 from core.solver.hessian import Mismatch
-from core.solver.matmul import times_transposed
 
 
 class Target:

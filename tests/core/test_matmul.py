@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from core.matmul import linears_at_full_rate, times_transposed
 from core.profile import Profile, Work
-from core.solver.matmul import times_transposed
 from tests.core.solver.problems import random_weight
 
 
@@ -25,3 +26,16 @@ def test_operations_are_counted_under_the_work_named() -> None:
     with profile.recording():
         times_transposed(torch.ones(3, 5), torch.ones(7, 5), Work.REFINE)
     assert profile.amounts[Work.REFINE].operations == {"float32": 210.0}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linears_give_what_they_give_elsewhere(bias: bool) -> None:
+    """Within the context as outside, up to float32 rounding; other dtypes bit by bit."""
+    linear, X = nn.Linear(48, 96, bias=bias), random_weight(64, 48).view(4, 16, 48)
+    with torch.inference_mode():
+        expected, expected_half = linear(X), linear.bfloat16()(X.bfloat16())
+        with linears_at_full_rate():
+            got_half, got = linear(X.bfloat16()), linear.float()(X)
+    assert torch.equal(got_half, expected_half)
+    assert got.shape == expected.shape
+    torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
