@@ -10,7 +10,7 @@ from cli.commands import admin, compare, hub, jobs, keys, local, service, webhoo
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
-from core.threads import wait_briefly
+from core.threads import leave_out_gpu_compiler, wait_briefly
 from store.errors import StoreError
 
 EPILOG = "\n\n".join(("Exit codes", *(f"{int(code):>3}  {meaning}" for code, meaning in MEANINGS.items())))
@@ -43,6 +43,7 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Runs the command that the arguments name and exits with its code."""
     wait_briefly()
+    leave_out_gpu_compiler()
     try:
         build_app()()
     except (CliError, CoreError, StoreError) as error:

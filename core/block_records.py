@@ -6,8 +6,9 @@ It knows which stored tensor belongs to which linear; it neither solves nor writ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from torch import nn
 from core.checkpoint.reader import CheckpointReader
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
+from core.model.activations import HiddenStates, Keep
 from core.model.skeleton import OutputHead, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
-from core.model.suspend import HiddenStates
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
 from core.quantizers.block import SolvedBlock
@@ -232,17 +233,34 @@ def _starved_text(block: int, starved: int, tokens: Sequence[int]) -> str:
     )
 
 
-def stored_states(hidden: Sequence[HiddenStates]) -> dict[str, torch.Tensor]:
-    """Returns the hidden states of all batches under the names that `restored_states` reads."""
-    named = {f"{number}.quantized": states.quantized for number, states in enumerate(hidden)}
-    return named | {
-        f"{number}.float": states.float_path for number, states in enumerate(hidden) if states.float_path is not None
-    }
+class StoredStates(Mapping[str, torch.Tensor]):
+    """The hidden states of all batches under the names that `restored_states` reads; each is fetched when asked for."""
+
+    def __init__(self, hidden: Sequence[HiddenStates]) -> None:
+        """Takes the states of all batches, in order."""
+        self._named: dict[str, Callable[[], torch.Tensor]] = {}
+        for number, states in enumerate(hidden):
+            self._named[f"{number}.quantized"] = partial(getattr, states, "quantized")
+            if states.has_float_path:
+                self._named[f"{number}.float"] = states.float_states
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Returns one tensor."""
+        return self._named[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names."""
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self._named)
 
 
-def restored_states(stored: Mapping[str, torch.Tensor], batches: int) -> list[HiddenStates]:
-    """Returns what `stored_states` named."""
+def restored_states(stored: Mapping[str, torch.Tensor], batches: int, keep: Keep) -> list[HiddenStates]:
+    """Returns what was stored of so many batches, put away by `keep`."""
+    kept = {name: keep(tensor) for name, tensor in stored.items()}
     return [
-        HiddenStates(quantized=stored[f"{number}.quantized"], float_path=stored.get(f"{number}.float"))
+        HiddenStates(quantized=kept[f"{number}.quantized"], float_path=kept.get(f"{number}.float"))
         for number in range(batches)
     ]

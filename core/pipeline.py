@@ -22,9 +22,9 @@ from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
 from core.device import find_device
 from core.environment import match_kernel_threads, return_freed_memory
 from core.events import Event, RunStarted, Stage
+from core.model.activations import Activations, HiddenStates
 from core.model.capture import CapturedBatch
-from core.model.suspend import HiddenStates
-from core.preflight.resources import MAX_SHARD_BYTES
+from core.preflight.resources import MAX_SHARD_BYTES, default_activation_memory
 from core.profile import Profile
 from core.quantizers.block import BlockWalk
 from core.quantizers.dispatch import quantizer_for
@@ -43,6 +43,8 @@ class Resources:
     """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; where blocks run and are solved.
+    activation_memory: bytes that batches may hold inside and between blocks, see `core.model.activations`; None: half
+    of what is free when the run starts. No result depends on it.
     profile: measure the machine's products too and write `profile.json` into the artifact.
     """
 
@@ -50,7 +52,13 @@ class Resources:
     device: str = "cpu"
     max_shard_bytes: int = MAX_SHARD_BYTES
     keep_work: bool = False
+    activation_memory: int | None = None
     profile: bool = False
+
+    def activations(self, folder: Path) -> Activations:
+        """Returns the keeper of the activations; what has no room lies in `folder`."""
+        given = self.activation_memory
+        return Activations(default_activation_memory() if given is None else given, folder)
 
 
 def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but four have defaults
@@ -103,6 +111,7 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
         stages = Stages(on_event=on_event)
         with stages.stage(Stage.PREFLIGHT):
             run = open_run(request, work_dir, on_fault)
+            request.walk.activations = resources.activations(work_dir)
         on_event(
             RunStarted(blocks_total=run.total, blocks_resumed=run.resumed, fingerprint=run.manifest.fingerprint.sha256)
         )

@@ -20,12 +20,12 @@ from torch.utils.hooks import RemovableHandle
 
 from core.configs import PT2EConfig, QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError, MissingPackageError
+from core.model.activations import HiddenStates
 from core.model.attention import attending_in_parts
 from core.model.capture import CapturedBatch, ModelCall, capture, head_inputs
 from core.model.experts import Feed, fused_modules, set_feed, split_experts
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks, linear_weight
-from core.model.suspend import HiddenStates
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head

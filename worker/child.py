@@ -26,7 +26,7 @@ from core.events import BudgetPlanned, CalibrationDrawn, Event, RunStarted, Stag
 from core.preflight.checks import check_config
 from core.preflight.resources import MAX_SHARD_BYTES, check_disk, check_file_size, check_memory, estimate
 from core.preflight.source import ModelFacts, inspect_source
-from core.threads import wait_briefly
+from core.threads import leave_out_gpu_compiler, wait_briefly
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
 from worker.faults import FaultPoint, Faults
@@ -236,6 +236,7 @@ def sole_user(folder: Path) -> Iterator[None]:
 def main(channel: Channel) -> int:
     """Runs one spec; returns the exit code. The last line on the pipe says how it ended."""
     wait_briefly()
+    leave_out_gpu_compiler()
     try:
         spec = QuantizeSpec.model_validate_json(channel.read_spec())
     except ValidationError as error:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from core.model.capture import CapturedBatch, capture
+from core.model.input_sets import InputSets, discover_input_sets
 from core.model.skeleton import Skeleton, TensorSource
 from core.model.structure import find_linears, in_features, linear_weight
-from core.model.suspend import InputSets, discover_input_sets
 from core.solver.hessian import HessianAccumulator
 
 SEED = 0

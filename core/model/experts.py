@@ -45,9 +45,9 @@ class Expert(nn.Module):
 
     def forward(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Returns [tokens, hidden]. rows: the tokens' numbers; None where x holds every token."""
-        _mark_rows(x, rows)
+        mark_rows(x, rows)
         inner = self.act_fn(self.gate_proj(x)) * self.up_proj(x)
-        _mark_rows(inner, rows)
+        mark_rows(inner, rows)
         return self.down_proj(inner)  # type: ignore[no-any-return]  # modules are untyped
 
 
@@ -128,7 +128,7 @@ def aligned_inputs(
     Of a linear that sees every token that is one part. An expert's tokens are picked from the mask, and come in two
     parts: those that the float model's router sent to the same expert, and the others, without a float input.
     """
-    rows = getattr(X, _ROWS, None)
+    rows = token_rows(X)
     if rows is None:
         yield X, token_mask, float_X
         return
@@ -142,6 +142,18 @@ def aligned_inputs(
     for part, beside in ((shared, float_X[torch.isin(float_rows, rows)]), (~shared, None)):
         if bool(part.any()):
             yield X[part], None if mask is None else mask[part], beside
+
+
+def token_rows(x: torch.Tensor) -> torch.Tensor | None:
+    """Returns the numbers of the tokens in an expert's input; None for an input that holds every token."""
+    rows: torch.Tensor | None = getattr(x, _ROWS, None)
+    return rows
+
+
+def mark_rows(x: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """Leaves the tokens' numbers on the tensor: a hook on a linear sees its input and nothing else."""
+    if rows is not None:
+        setattr(x, _ROWS, rows)
 
 
 def _split(fused: nn.Module) -> SplitExperts:
@@ -161,9 +173,3 @@ def _split(fused: nn.Module) -> SplitExperts:
 
 def _split_modules(model: nn.Module) -> Iterator[SplitExperts]:
     return (module for module in model.modules() if isinstance(module, SplitExperts))
-
-
-def _mark_rows(x: torch.Tensor, rows: torch.Tensor | None) -> None:
-    """Leaves the tokens' numbers on the tensor: a hook on a linear sees its input and nothing else."""
-    if rows is not None:
-        setattr(x, _ROWS, rows)

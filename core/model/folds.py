@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from core.model.input_sets import InputSets
 from core.model.structure import is_linear, linear_weight
-from core.model.suspend import InputSets
 
 # Rows are told apart by their exponents, one digit of the row's number at a time.
 DIGITS = 8

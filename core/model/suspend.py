@@ -5,20 +5,24 @@ a coroutine of its own. A hook on each set's first linear suspends the batch, an
 When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get their
 quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that already
 carry all quantized linears before it. Sets are discovered by a probing forward, never listed.
+
+Batches that may not stay suspended, for the memory that they would hold, run the block anew for every set. A set's
+inputs are added up in the order of the batches in any case, so that the sums are the same bit by bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-import greenlet
 import torch
 from torch import nn
 
+from core.model.activations import HiddenStates, InMemory, Keep
 from core.model.experts import aligned_inputs
+from core.model.input_sets import InputSets, input_hooks
+from core.model.passes import BatchPass, BatchRun, RecordedPass, SuspendedPass
 from core.model.structure import in_features, linear_weight
 from core.profile import Profile, Work, active, span
 
@@ -39,65 +43,21 @@ class Collects(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRun:
-    """One batch's pass: `run` calls the block and returns its output; token_mask is False at padding.
-
-    run_float: the same on the float model's hidden states; it passes every linear before that gets its new weights.
-    """
-
-    run: Callable[[], torch.Tensor]
-    token_mask: torch.Tensor | None
-    run_float: Callable[[], torch.Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HiddenStates:
-    """One batch's hidden states [B, T, hidden] between two blocks.
-
-    quantized: behind the quantized blocks so far. float_path: behind the same blocks in float; None where not carried.
-    """
-
-    quantized: torch.Tensor
-    float_path: torch.Tensor | None = None
-
-
-InputSets = tuple[tuple[str, ...], ...]
 Collector = TypeVar("Collector", bound=Collects)
 
 
-def discover_input_sets(
-    linears: Mapping[str, nn.Module], run: Callable[[], torch.Tensor], *, unbroken: bool = False
-) -> InputSets:
-    """Runs the block once and groups its linears by the tensor that feeds them, in order of arrival.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How a block is passed. suspended: batches that may stay suspended, the first ones; None for all.
 
-    A linear that is not reached, or reached more than once, is a set of its own. unbroken: a set ends where a linear
-    of another one comes in between, as where attention and feed-forward run side by side. A float path that is carried
-    along needs that: it has to be past all of a set when the set is solved.
+    keep: where activations are put away. outputs: whether what leaves the block is needed. shared: sets, by number,
+    with the number of the earlier set that is fed by the same tensor: its collector serves both.
     """
-    arrivals: dict[str, list[tuple[Any, ...]]] = {name: [] for name in linears}
-    kept_alive: list[torch.Tensor] = []
-    order: list[str] = []
 
-    def note(name: str, X: torch.Tensor) -> None:
-        kept_alive.append(X)  # a freed tensor's address could be taken by another one
-        if not arrivals[name]:
-            order.append(name)
-        arrivals[name].append((X.data_ptr(), tuple(X.shape), X.stride()))
-
-    with _input_hooks(linears, note):
-        run()
-    groups: dict[object, list[str]] = {}
-    before: object = None
-    for name in order:
-        key: object = arrivals[name][0] if len(arrivals[name]) == 1 else name
-        if unbroken and key in groups and key != before:
-            groups[object()] = groups.pop(key)
-        groups.setdefault(key, []).append(name)
-        before = key
-    sets = sorted(groups.values(), key=lambda names: order.index(names[0]))
-    unreached = [(name,) for name, seen in arrivals.items() if not seen]
-    return (*(tuple(names) for names in sets), *unreached)
+    suspended: int | None = None
+    keep: Keep = InMemory
+    outputs: bool = True
+    shared: Mapping[int, int] = field(default_factory=dict)
 
 
 class SuspendedBlock(Generic[Collector]):
@@ -121,64 +81,91 @@ class SuspendedBlock(Generic[Collector]):
         self._make_collector = make_collector
         self._solve_set = solve_set
         self._streams = streams or {}
+        self._conduct = Conduct()
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
-        self._driver = greenlet.getcurrent()
+        self._passes: list[BatchPass] = []
         self._profile = active()
-        self._current: _Pass | None = None
+        self._current: SuspendedPass | RecordedPass | None = None
 
-    def run(self, batches: Sequence[BatchRun]) -> list[HiddenStates]:
-        """Passes every batch through the block, solving each set on the way; returns the outputs in batch order."""
-        passes = [_Pass(batch) for batch in batches]
-        with _input_hooks(self._linears, self._arrive), _input_hooks(self._streams, self._note_stream):
-            for run in passes:
+    def run(self, batches: Sequence[BatchRun], conduct: Conduct | None = None) -> list[HiddenStates]:
+        """Passes every batch through the block, solving each set on the way; returns the outputs in batch order.
+
+        Returns nothing where `conduct` says that outputs are not needed.
+        """
+        conduct = self._conduct = conduct or Conduct()
+        suspended = len(batches) if conduct.suspended is None else conduct.suspended
+        self._passes = [
+            BatchPass(batch, replayed=number >= suspended, keep=conduct.keep) for number, batch in enumerate(batches)
+        ]
+        with input_hooks(self._linears, self._arrive), input_hooks(self._streams, self._note_stream):
+            for run in self._passes:
                 self._advance_with_float_path(run)
-            while waiting := [run for run in passes if run.rank is not None]:
+            while waiting := [run for run in self._passes if run.rank is not None]:
                 earliest = min(run.rank for run in waiting if run.rank is not None)
-                self._solve(earliest)
+                waiting = [run for run in waiting if run.rank == earliest]
+                self._solve(earliest, waiting)
+                if not conduct.outputs and len(self._solved) == len(self._input_sets):
+                    return []
                 for run in waiting:
-                    if run.rank == earliest:
-                        self._advance_with_float_path(run)
+                    self._advance_with_float_path(run)
         for rank in range(len(self._input_sets)):
             if rank not in self._solved:
-                self._solve(rank)
-        return [run.result() for run in passes]
+                self._solve(rank, ())
+        return [run.left() for run in self._passes] if conduct.outputs else []
 
-    def _advance_with_float_path(self, run: _Pass) -> None:
+    def _advance_with_float_path(self, run: BatchPass) -> None:
         """Takes one batch to its next set, and its float path past that one.
 
         So the float path passes every linear with the weights that this still has. A router may lead it to sets that
         the batch does not reach, and past sets that the batch does.
         """
-        if run.beside is not None and not run.started:
+        if run.beside is not None and not run.beside.started:
             self._advance(run.beside)
-        self._advance(run)
+        run.collected = False
+        self._advance(run.main)
         self._advance_float_path(run, lambda rank: run.rank is None or rank < run.rank)
-        if run.rank is not None:
+        if run.rank is not None and self._is_next(run, run.rank):
             self._collect(run, run.rank)
-            self._advance_float_path(run, lambda rank: rank == run.rank)
+        run.put_away(self._conduct.keep)
 
-    def _advance_float_path(self, run: _Pass, behind: Callable[[int], bool]) -> None:
+    def _is_next(self, run: BatchPass, rank: int) -> bool:
+        """Whether every batch before this one has had its inputs of the set collected, or will bring none.
+
+        Else the set's inputs wait until it is solved: routers lead batches past different sets.
+        """
+        for earlier in self._passes:
+            if earlier is run:
+                return True
+            if earlier.rank is not None and (earlier.rank < rank or (earlier.rank == rank and not earlier.collected)):
+                return False
+        return True
+
+    def _advance_float_path(self, run: BatchPass, behind: Callable[[int], bool]) -> None:
         while run.beside is not None and run.beside.rank is not None and behind(run.beside.rank):
             self._advance(run.beside)
 
-    def _collect(self, run: _Pass, rank: int) -> None:
-        X, float_X = run.inputs, run.float_inputs(rank)
-        if X is None:
-            return
+    def _collect(self, run: BatchPass, rank: int) -> None:
+        """Adds one batch's inputs, lets go of them, and takes the float path past the set."""
+        X = run.main.inputs
+        if X is not None and rank not in self._conduct.shared:
+            self._add(run, rank, X)
+        run.collected, run.main.inputs = True, None
+        self._advance_float_path(run, lambda at: at == rank)
+
+    def _add(self, run: BatchPass, rank: int, X: torch.Tensor) -> None:
         if rank not in self._collectors:
             first = self._linears[self._input_sets[rank][0]]
             self._collectors[rank] = self._make_collector(in_features(first), X.device)
-        drift = run.drift(self._input_sets[rank])
+        float_X, drift = run.float_inputs(rank), run.drift(self._input_sets[rank])
         with span(Work.HESSIAN):
             if drift is not None and float_X is not None and float_X.shape == X.shape:
                 self._collectors[rank].add(X, run.token_mask, float_X, drift)
             else:
                 for part in aligned_inputs(X, run.token_mask, float_X):
                     self._collectors[rank].add(*part)
-        run.inputs = None
 
-    def _advance(self, run: _Pass) -> None:
+    def _advance(self, run: SuspendedPass | RecordedPass) -> None:
         self._current = run
         with span(Work.FORWARD):
             run.advance()
@@ -186,55 +173,26 @@ class SuspendedBlock(Generic[Collector]):
     def _arrive(self, name: str, X: torch.Tensor) -> None:
         count_linear(self._profile, self._linears[name], X)
         rank, run = self._rank.get(name), self._current
-        if rank is None or rank in self._solved or run is None:
-            return
-        run.inputs = X
-        self._driver.switch(rank)
+        if rank is not None and rank not in self._solved and run is not None:
+            run.arrive(rank, X)
 
     def _note_stream(self, linear: str, stream: torch.Tensor) -> None:
         if self._current is not None:
-            self._current.streams[linear] = stream
+            self._current.note_stream(linear, stream)
 
-    def _solve(self, rank: int) -> None:
+    def _solve(self, rank: int, waiting: Sequence[BatchPass]) -> None:
+        for run in waiting:
+            if not run.collected:
+                self._collect(run, rank)
         self._solved.add(rank)
-        self._solve_set(self._input_sets[rank], self._collectors.pop(rank, None))
+        source = self._conduct.shared.get(rank, rank)
+        collector = self._collectors.get(source)
+        if not any(self._conduct.shared.get(later) == source for later in self._open_sets()):
+            self._collectors.pop(source, None)
+        self._solve_set(self._input_sets[rank], collector)
 
-
-class _Pass:
-    """One suspended run of the block. rank: the set that it waits at; None before the start and after the end."""
-
-    def __init__(self, batch: BatchRun, *, is_float: bool = False) -> None:
-        self.token_mask = batch.token_mask
-        self.is_float = is_float
-        self.rank: int | None = None
-        self.started = False
-        self.inputs: torch.Tensor | None = None
-        self.streams: dict[str, torch.Tensor] = {}
-        self.beside = None if is_float or batch.run_float is None else _Pass(batch, is_float=True)
-        self.output: torch.Tensor | None = None
-        self._greenlet = greenlet.greenlet(batch.run_float if is_float else batch.run)
-
-    def advance(self) -> None:
-        self.started, self.inputs = True, None
-        answer = self._greenlet.switch()
-        if self._greenlet.dead:
-            self.rank, self.output = None, answer
-        else:
-            self.rank = answer
-
-    def float_inputs(self, rank: int) -> torch.Tensor | None:
-        """Returns the float path's inputs where it waits at the same set; a router may have led it elsewhere."""
-        return self.beside.inputs if self.beside is not None and self.beside.rank == rank else None
-
-    def drift(self, names: tuple[str, ...]) -> torch.Tensor | None:
-        """Returns float minus quantized stream in front of a set of one linear; None without both."""
-        own = self.streams.pop(names[0], None) if len(names) == 1 else None
-        beside = self.beside.streams.pop(names[0], None) if own is not None and self.beside is not None else None
-        return None if own is None or beside is None else (beside.float() - own.float()).to(own.dtype)
-
-    def result(self) -> HiddenStates:
-        assert self.output is not None  # noqa: S101 - every pass runs to its end
-        return HiddenStates(quantized=self.output, float_path=None if self.beside is None else self.beside.output)
+    def _open_sets(self) -> set[int]:
+        return {*range(len(self._input_sets))} - self._solved
 
 
 def collect_without_suspending(
@@ -271,9 +229,9 @@ def collect_without_suspending(
 
     for batch in batches:
         mask = batch.token_mask
-        with _input_hooks(linears, note_float):
+        with input_hooks(linears, note_float):
             float_outputs.append(None if batch.run_float is None else batch.run_float())
-        with _input_hooks(linears, note):
+        with input_hooks(linears, note):
             batch.run()
         float_inputs.clear()
     return collectors, float_outputs
@@ -284,16 +242,3 @@ def count_linear(profile: Profile | None, linear: nn.Module, X: torch.Tensor) ->
     if profile is not None:
         operations = 2.0 * X.numel() * linear_weight(linear).shape[0]
         profile.count(Work.FORWARD, operations=operations, dtype=str(X.dtype).removeprefix("torch."))
-
-
-@contextmanager
-def _input_hooks(linears: Mapping[str, nn.Module], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _module, args: note(name, args[0])
-
-    handles = [module.register_forward_pre_hook(hook_for(name)) for name, module in linears.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -96,6 +96,11 @@ def available_memory() -> int:
     return min([_machine_available(), *limits, *_control_group_available()])
 
 
+def default_activation_memory() -> int:
+    """Returns what activations may take by default: half of what is free, the rest is for blocks and Hessians."""
+    return available_memory() // 2
+
+
 def _block_bytes(facts: ModelFacts, tokens: int) -> int:
     """Weights of the largest block three times (float, rounded, the next block's), a Hessian and factor, inputs."""
     by_block: Counter[str] = Counter()

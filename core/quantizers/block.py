@@ -11,25 +11,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
+from core.model.activations import Activations, HiddenStates
 from core.model.capture import BlockArguments, CapturedBatch
 from core.model.experts import each_expert_reached
 from core.model.folds import Folds, discover_folds
+from core.model.input_sets import Discovery, InputSets, discover, held_bytes
+from core.model.passes import BatchRun
 from core.model.residual import discover_streams
 from core.model.structure import find_linears, linear_weight, set_linear_weight, structure_key
-from core.model.suspend import (
-    BatchRun,
-    HiddenStates,
-    InputSets,
-    SuspendedBlock,
-    collect_without_suspending,
-    discover_input_sets,
-)
+from core.model.suspend import Conduct, SuspendedBlock, collect_without_suspending
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
 from core.quantizers.base import BaseQuantizer, SolvedLinear
@@ -93,27 +90,36 @@ class BlockWalk:
     """Quantizes blocks one after the other; keeps the input sets of blocks that are built alike.
 
     choose: the quantizer of a linear by block number and name, None where it stays in float; without it, `quantizer`
-    for all. should_stop is asked before every batch and every linear.
+    for all. should_stop is asked before every batch and every linear. activations: what is kept between uses, and the
+    memory that it may take.
     """
 
     quantizer: BaseQuantizer[Any]
     on_event: Callable[[Event], None]
     should_stop: Callable[[], bool]
     choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
-    _known_sets: dict[object, InputSets] = field(default_factory=dict)
+    activations: Activations = field(default_factory=Activations)
+    _known_sets: dict[object, Discovery] = field(default_factory=dict)
+    _known_held: dict[object, int] = field(default_factory=dict)
     _known_streams: dict[object, dict[str, str]] = field(default_factory=dict)
     _known_folds: dict[object, Folds] = field(default_factory=dict)
 
     def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
         """Returns what enters the first block: both paths begin with the same states."""
         carried, every = self.quantizer.carries_float_path, self.quantizer.float_path_every
+        kept = [self.activations.keep(batch) for batch in states]
         return [
             HiddenStates(quantized=batch, float_path=batch if carried and number % every == 0 else None)
-            for number, batch in enumerate(states)
+            for number, batch in enumerate(kept)
         ]
 
-    def quantize(self, index: int, block: nn.Module, batches: Sequence[BlockBatch]) -> SolvedBlock:
-        """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name."""
+    def quantize(
+        self, index: int, block: nn.Module, batches: Sequence[BlockBatch], *, outputs: bool = True
+    ) -> SolvedBlock:
+        """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name.
+
+        outputs: whether what leaves the block is needed; of the last block it mostly is not.
+        """
         found = find_linears(block)
         quantizers = self._quantizers(index, found)
         linears = {name: found[name] for name in quantizers}
@@ -122,26 +128,50 @@ class BlockWalk:
         if not self.quantizer.needs_calibration or not linears:
             for name in task.linears:
                 task.solve_set((name,), None)
-            return task.result(self._pass_unchanged(runs))
-        sets = self._input_sets(block, task.linears, runs[0])
+            return task.result(self._pass_unchanged(runs) if outputs else [])
+        discovery = self._input_sets(block, task.linears, runs[0])
+        sets = discovery.sets
         task.folding = Folding(block=block, folds=self._folds(block, task, sets, runs[0]), solved=task.solved)
         if self.quantizer.true_sequential:
             streams = self._streams(block, task.linears, runs[0])
             suspended = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set, streams)
-            return task.result(suspended.run(runs))
+            conduct = Conduct(
+                suspended=self._admitted(task.linears, sets, batches, runs[0]),
+                keep=self.activations.keep,
+                outputs=outputs,
+                # What a linear is to make up for in its stream is its own.
+                shared={rank: first for rank, first in discovery.shared.items() if not streams.keys() & {*sets[rank]}},
+            )
+            return task.result(suspended.run(runs, conduct))
         collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
         for names in sets:
             task.solve_set(names, collected.pop(names, None))
-        return task.result(
-            [HiddenStates(quantized=run.run(), float_path=f) for run, f in zip(runs, beside, strict=True)]
+        passed = zip(runs, beside, strict=True) if outputs else ()
+        return task.result([self.kept(run.run(), float_states) for run, float_states in passed])
+
+    def _admitted(
+        self, linears: Mapping[str, nn.Module], sets: InputSets, batches: Sequence[BlockBatch], first: BatchRun
+    ) -> int | None:
+        """Returns how many batches may stay suspended, by what the first holds in front of a set; None for all."""
+        if not self.activations.is_limited:
+            return None
+        key = structure_key(linears)
+        if key not in self._known_held:
+            # The float path stands one set ahead of the other, which holds no more there than this does at its most.
+            self._known_held[key] = max(held_bytes(linears, sets, first.run))
+        share = self._known_held[key] / max(batches[0].hidden.numel, 1)
+        return self.activations.admit(
+            [round(share * batch.hidden.numel * (1 + batch.hidden.has_float_path)) for batch in batches]
         )
+
+    def kept(self, quantized: torch.Tensor, float_path: torch.Tensor | None) -> HiddenStates:
+        """Puts away what left a block."""
+        keep = self.activations.keep
+        return HiddenStates(quantized=keep(quantized), float_path=None if float_path is None else keep(float_path))
 
     def _pass_unchanged(self, runs: Sequence[BatchRun]) -> list[HiddenStates]:
         """Returns what leaves a block none of whose linears waits for statistics."""
-        return [
-            HiddenStates(quantized=run.run(), float_path=None if run.run_float is None else run.run_float())
-            for run in runs
-        ]
+        return [self.kept(run.run(), None if run.run_float is None else run.run_float()) for run in runs]
 
     def forward(self, block: nn.Module, batches: Sequence[BlockBatch]) -> list[torch.Tensor]:
         """Runs the quantized path through a block as it is; returns what leaves it. Raises RunStoppedError."""
@@ -170,13 +200,11 @@ class BlockWalk:
             self._known_streams[key] = discover_streams(block, linears, first.run)
         return {name: block.get_submodule(path) for name, path in self._known_streams[key].items()}
 
-    def _input_sets(self, block: nn.Module, linears: Mapping[str, nn.Module], first: BatchRun) -> InputSets:
+    def _input_sets(self, block: nn.Module, linears: Mapping[str, nn.Module], first: BatchRun) -> Discovery:
         key = structure_key(linears)
         if key not in self._known_sets:
             with each_expert_reached(block):
-                self._known_sets[key] = discover_input_sets(
-                    linears, first.run, unbroken=self.quantizer.carries_float_path
-                )
+                self._known_sets[key] = discover(linears, first.run, unbroken=self.quantizer.carries_float_path)
         return self._known_sets[key]
 
     def _folds(self, block: nn.Module, task: _BlockTask, sets: InputSets, first: BatchRun) -> Folds:
@@ -202,19 +230,20 @@ class _BlockTask:
     solved: dict[str, SolvedLinear] = field(default_factory=dict)
     folding: Folding | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
+    _prepared: WeakKeyDictionary[Accumulator, dict[BaseQuantizer[Any], Any]] = field(default_factory=WeakKeyDictionary)
     _last_beat: float = field(default_factory=time.perf_counter)
 
     def batch_run(self, block: nn.Module, batch: BlockBatch) -> BatchRun:
-        def run(states: torch.Tensor) -> torch.Tensor:
+        def run(states: Callable[[], torch.Tensor]) -> torch.Tensor:
             self._stop_if_asked()
             with span(Work.FORWARD):
-                return batch.arguments.call(block, states)
+                return batch.arguments.call(block, states())
 
-        beside = batch.hidden.float_path
+        hidden = batch.hidden
         return BatchRun(
-            run=partial(run, batch.hidden.quantized),
+            run=partial(run, lambda: hidden.quantized),
             token_mask=batch.token_mask,
-            run_float=None if beside is None else partial(run, beside),
+            run_float=partial(run, hidden.float_states) if hidden.has_float_path else None,
         )
 
     def make_collector(self, in_features: int, device: torch.device) -> Accumulator:
@@ -223,20 +252,28 @@ class _BlockTask:
     def solve_set(self, names: tuple[str, ...], collector: Accumulator | None) -> None:
         with span(Work.HESSIAN):
             statistics = None if collector is None else collector.finish()
+        known = {} if collector is None else self._prepared.setdefault(collector, {})
         for quantizer in dict.fromkeys(self.quantizers[name] for name in names):
-            self._solve_alike(quantizer, [name for name in names if self.quantizers[name] is quantizer], statistics)
+            alike = [name for name in names if self.quantizers[name] is quantizer]
+            self._solve_alike(quantizer, alike, statistics, known)
 
     def _solve_alike(
-        self, quantizer: BaseQuantizer[Any], names: Sequence[str], statistics: InputStatistics | None
+        self,
+        quantizer: BaseQuantizer[Any],
+        names: Sequence[str],
+        statistics: InputStatistics | None,
+        known: dict[BaseQuantizer[Any], Any],
     ) -> None:
-        """Solves the linears of one input set that share their options."""
+        """Solves the linears of one input set that share their options; known: what an earlier set prepared."""
         started = time.perf_counter()
         quantizer.beat = self._beat
         weights = {name: linear_weight(self.linears[name]) for name in names}
         scales = self._channel_scales(quantizer, weights, statistics)
         if scales is not None and statistics is not None:
             statistics = scales.statistics(statistics)
-        prepared = self._prepare(quantizer, names, statistics)
+        prepared = known.get(quantizer)
+        if prepared is None or scales is not None:
+            prepared = known[quantizer] = self._prepare(quantizer, names, statistics)
         preparing = (time.perf_counter() - started) / len(names)
         for name in names:
             self._stop_if_asked()

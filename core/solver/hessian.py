@@ -55,6 +55,7 @@ class HessianAccumulator:
         self._cross_II: torch.Tensor | None = None
         self._drift_OI: torch.Tensor | None = None
         self._dropped_rows = 0
+        self._finished: InputStatistics | None = None
 
     def add(
         self,
@@ -84,7 +85,12 @@ class HessianAccumulator:
             self._add_drift(rows, drift_NO if kept_N is None else drift_NO[kept_N], X_NI.shape[1])
 
     def finish(self) -> InputStatistics:
-        """Returns the statistics; the accumulator's memory passes to them."""
+        """Returns the statistics, the same ones each time; the accumulator's memory passes to them."""
+        if self._finished is None:
+            self._finished = self._finish()
+        return self._finished
+
+    def _finish(self) -> InputStatistics:
         mismatch = None
         if self._paired is not None and self._cross_II is not None:
             self._alone.take(self._paired)

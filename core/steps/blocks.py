@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from core.block_records import starved_experts, stored_states
+from core.block_records import StoredStates, starved_experts
 from core.checkpoint.prefetch import ReadAhead
 from core.events import WarningRaised
+from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch
-from core.model.suspend import HiddenStates
 from core.quantizers.block import SolvedBlock, block_batches
 from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
@@ -21,14 +21,15 @@ def quantize_blocks(
     captured: list[CapturedBatch],
     hidden: list[HiddenStates],
 ) -> list[HiddenStates]:
-    """Solves every block that the manifest does not hold yet; returns what leaves the last."""
+    """Solves every block that the manifest does not hold yet; returns what leaves the last, if the head needs it."""
     for index in range(run.manifest.blocks_done, len(run.skeleton.blocks.modules)):
         started = time.perf_counter()
         load_block(run, weights, index)
         batches = block_batches(captured, hidden, index)
-        solved = run.request.walk.quantize(index, run.skeleton.blocks.modules[index], batches)
+        block, needed = run.skeleton.blocks.modules[index], index + 1 < run.total
+        solved = run.request.walk.quantize(index, block, batches, outputs=needed)
         hidden = solved.outputs
-        keeps_states = bool(captured) and index + 1 < run.total
+        keeps_states = bool(captured) and needed
         recorder.record(_finished(run, index, solved, time.perf_counter() - started, keeps_states=keeps_states))
         run.skeleton.drop(run.skeleton.block_targets(index))
     return hidden
@@ -51,5 +52,5 @@ def _finished(run: OpenRun, index: int, solved: SolvedBlock, seconds: float, *, 
         packing=run.records.packing(index, solved),
         rows=rows,
         seconds=seconds,
-        leaving=stored_states(solved.outputs) if keeps_states else {},
+        leaving=StoredStates(solved.outputs) if keeps_states else {},
     )

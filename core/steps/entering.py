@@ -6,8 +6,8 @@ from core.block_records import restored_states
 from core.checkpoint.prefetch import ReadAhead
 from core.errors import RunStoppedError
 from core.events import Stage, StageAdvanced
+from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch, capture
-from core.model.suspend import HiddenStates
 from core.quantizers.block import BlockBatch, block_batches
 from core.steps.blocks import load_block
 from core.steps.run import OpenRun
@@ -40,8 +40,8 @@ def entering_states(
         return hidden
     saved = run.manifest.load_activations(done)
     if saved is not None:
-        device = run.skeleton.device
-        return restored_states({name: states.to(device) for name, states in saved.items()}, len(captured))
+        device, keep = run.skeleton.device, run.request.walk.activations.keep
+        return restored_states({name: states.to(device) for name, states in saved.items()}, len(captured), keep)
     for index in range(done):
         hidden = _pass_finished(run, weights, index, block_batches(captured, hidden, index))
     return hidden
@@ -56,4 +56,4 @@ def _pass_finished(run: OpenRun, weights: ReadAhead, index: int, batches: list[B
     run.records.restore(index, run.manifest.block_tensors(index))
     states = walk.forward(block, batches)
     skeleton.drop(skeleton.block_targets(index))
-    return [HiddenStates(quantized=q, float_path=f) for q, f in zip(states, beside, strict=True)]
+    return [walk.kept(q, f) for q, f in zip(states, beside, strict=True)]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from core.errors import RunStoppedError
+from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch, head_inputs
 from core.model.skeleton import OutputHead
-from core.model.suspend import HiddenStates
 from core.quantizers.dispatch import quantizer_for
 from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
 from core.steps.recording import FinishedBlock, Recorder

@@ -18,8 +18,10 @@ from core.model.experts import (
     set_feed,
     split_experts,
 )
+from core.model.input_sets import discover_input_sets
+from core.model.passes import BatchRun
 from core.model.structure import find_linears
-from core.model.suspend import BatchRun, SuspendedBlock, discover_input_sets
+from core.model.suspend import SuspendedBlock
 from core.solver.hessian import HessianAccumulator
 from tests.core.tiny import EXPERT_FAMILIES, random_tokens, tiny_model
 

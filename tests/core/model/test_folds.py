@@ -10,8 +10,8 @@ from torch import nn
 
 from core.model.capture import capture
 from core.model.folds import Folds, discover_folds, scale_rows
+from core.model.input_sets import discover_input_sets
 from core.model.structure import find_blocks, find_linears, linear_weight
-from core.model.suspend import discover_input_sets
 from tests.core.tiny import random_tokens, tiny_model
 
 NORM_FIRST = {"q_proj": "input_layernorm", "gate_proj": "post_attention_layernorm"}

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from core.model.capture import capture
+from core.model.input_sets import discover_input_sets
+from core.model.passes import BatchRun
 from core.model.residual import discover_streams
 from core.model.structure import find_blocks, find_linears, set_linear_weight
-from core.model.suspend import BatchRun, SuspendedBlock, discover_input_sets
+from core.model.suspend import SuspendedBlock
 from tests.core.tiny import random_tokens, tiny_model
 
 

@@ -12,9 +12,11 @@ import torch
 from core.checkpoint.reader import CheckpointReader
 from core.errors import ModelRefusedError
 from core.model.capture import capture
+from core.model.input_sets import InputSets, discover, discover_input_sets, held_bytes
+from core.model.passes import BatchRun
 from core.model.skeleton import Skeleton
 from core.model.structure import find_linears
-from core.model.suspend import BatchRun, InputSets, SuspendedBlock, discover_input_sets
+from core.model.suspend import Conduct, SuspendedBlock
 from core.solver.hessian import HessianAccumulator
 from tests.core.tiny import FAMILIES, random_tokens, tiny_model, write_tiny_model
 
@@ -218,3 +220,48 @@ def test_the_float_path_passes_a_set_before_it_is_solved() -> None:
     assert left.float_path is not None
     torch.testing.assert_close(left.float_path, expected, rtol=0, atol=0)
     assert not torch.equal(left.quantized, expected)
+
+
+def test_parts_of_a_broken_set_share_one_collector() -> None:
+    """The inputs of a set that is split for the float path are added up once; both parts are solved from the sums."""
+    block, states = SideBySide(), torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1))
+    linears = find_linears(block)
+    run = partial(block, states)
+    discovery = discover(linears, run, unbroken=True)
+    assert discovery.shared == {2: 0}
+    solved: dict[tuple[str, ...], HessianAccumulator | None] = {}
+    suspended = SuspendedBlock(linears, discovery.sets, HessianAccumulator, solved.__setitem__)
+    suspended.run([BatchRun(run=run, token_mask=None, run_float=run)], Conduct(shared=discovery.shared))
+    first, shared = solved["query",], solved["up",]
+    assert first is not None
+    assert shared is first
+    assert shared.finish() is first.finish()
+    assert first.finish().tokens == 8
+
+
+def test_outputs_that_nobody_needs_are_not_computed() -> None:
+    """Where every set is solved the batches go no further, and what is behind the last set never runs."""
+    block, states = SideBySide(), torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1))
+    linears, finished = find_linears(block), []
+
+    def run() -> torch.Tensor:
+        left = block(states)
+        finished.append(left)
+        return left
+
+    sets = discover_input_sets(linears, run)
+    for outputs in (True, False):
+        finished.clear()
+        suspended = SuspendedBlock(linears, sets, HessianAccumulator, lambda _names, _collector: None)
+        left = suspended.run([BatchRun(run=run, token_mask=None)] * 3, Conduct(outputs=outputs))
+        assert len(left) == len(finished) == (3 if outputs else 0)
+
+
+def test_what_a_suspended_batch_holds_is_measured() -> None:
+    """In front of each set: the tensors that the block made and still needs there, none that are gone, no weight."""
+    block, states = SideBySide(), torch.randn(2, 4, 8)
+    linears = find_linears(block)
+    one = states.nbytes
+    sets = discover_input_sets(linears, partial(block, states), unbroken=True)
+    # normed; tanh(query) as well; normed, attended and its sum with the states; tanh(up) as well.
+    assert held_bytes(linears, sets, partial(block, states)) == (one, 2 * one, 3 * one, 4 * one)
