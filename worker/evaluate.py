@@ -95,16 +95,18 @@ def _samples(
 
 
 def _sample_values(samples: Samples) -> dict[str, Any]:
-    """decode: how fast the answers came, with every weight expanded to float: a loader's packed kernel differs."""
+    """decode: how fast tokens came, on packed weights where torch has a kernel for them, else expanded to float."""
+    packed = samples.packed
     return {
         "prompt": samples.prompt,
         "float": samples.before.text,
         "quantized": samples.after.text,
         "decode": {
-            "kernel": "expanded",
+            "kernel": "expanded" if packed is None else packed.kernel,
             "device": "cpu",
             "tokens_per_second_float": round(samples.before.tokens_per_second, 2),
-            "tokens_per_second_quantized": round(samples.after.tokens_per_second, 2),
+            "tokens_per_second_quantized": round((packed or samples.after).tokens_per_second, 2),
+            "resident_bytes": None if packed is None else packed.resident_bytes,
         },
     }
 

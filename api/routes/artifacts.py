@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from api.deps import ArtifactId, ArtifactReader, JobId, JobReader, ServicesDep
 from api.downloads import archive_response, artifact_response, attachment, checksum_lines
 from api.problems import responses
-from api.schemas.files import ArtifactList
+from api.schemas.files import SHA256_EXAMPLE, ArtifactList
 from api.views import artifact_view
 from store.errors import NotFoundError
 from store.jobs import Artifact, Job
@@ -102,7 +102,7 @@ def download_archive(job_id: JobId, request: Request, services: ServicesDep, pri
     responses={
         200: {
             "description": "Lines for `sha256sum --check`",
-            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": f"{SHA256_EXAMPLE}  config.json\n"}},
         },
         **responses(401, 403, 404, 503),
     },

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from api.deps import JobReader, ServicesDep
 from api.problems import responses
@@ -16,17 +16,27 @@ from store.errors import StoreError
 
 router = APIRouter(tags=["health"])
 
+EXAMPLE = '# TYPE bitmill_jobs gauge\nbitmill_jobs{state="running"} 1.0\n'
+
 Check = Literal["ok", "failing"]
 
 
 class Liveness(BaseModel):
     """The process answers."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
     status: Literal["ok"] = "ok"
 
 
 class Readiness(BaseModel):
     """ready: everything answers. degraded: jobs are accepted, but wait for the dispatcher. unavailable: do not send."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "ready", "database": "ok", "artifacts": "ok", "broker": "ok"}],
+        }
+    )
 
     status: Literal["ready", "degraded", "unavailable"]
     database: Check
@@ -75,7 +85,10 @@ def _check(probe: Callable[[], None]) -> Check:
     operation_id="metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403, 503)},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": EXAMPLE}}},
+        **responses(401, 403, 503),
+    },
 )
 def metrics(services: ServicesDep, principal: JobReader) -> Response:  # noqa: ARG001 - asks for the right to read
     """Returns counters of this process's requests, and what the database says of jobs and workers."""

@@ -34,7 +34,7 @@ def list_events(
     principal: JobReader,
     *,
     after: Annotated[int, Query(ge=0, le=SEQ_MAX, description="The last seq that is known already.")] = 0,
-    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
 ) -> EventList:
     """Returns events behind a sequence number, oldest first. seq is gap-free, so nothing can be missed."""
     with services.database.reading() as repository:
@@ -76,7 +76,7 @@ def list_linears(
     services: ServicesDep,
     principal: JobReader,
     *,
-    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=1024, description="next_page_token of the page before.")] = None,
 ) -> LinearList:
     """Returns loss and time of each linear, by block and name."""

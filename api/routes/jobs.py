@@ -121,7 +121,7 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
     principal: JobReader,
     *,
     state: Annotated[tuple[JobState, ...], Query(max_length=len(JobState), description="One of these.")] = (),
-    method: Method | None = None,
+    method: Annotated[Method | None, Query(description="How it quantizes.")] = None,
     model: Annotated[Text | None, Query(description="Hub name, or the path inside its root.")] = None,
     label: Annotated[
         tuple[LabelPair, ...],
@@ -131,7 +131,7 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
     ] = (),
     created_after: Annotated[Moment | None, Query(description="RFC 3339, excluded.")] = None,
     created_before: Annotated[Moment | None, Query(description="RFC 3339, excluded.")] = None,
-    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
 ) -> JobList | Response:
     """Returns jobs newest first. Pages go by key: what arrives meanwhile neither repeats nor hides a job."""

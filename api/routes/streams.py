@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
 from api.deps import IDENTIFIER_MAX_CHARS, JobId, JobReader, ServicesDep
 from api.problems import responses
+from api.schemas.job_examples import EVENT_EXAMPLE, JOB_EXAMPLE
 from api.services import Services
 from api.streams.cursor import MAX_CHARS, read_cursor, read_seq
 from api.streams.response import EventStream, StreamTimes, Wanted
@@ -29,10 +31,12 @@ ONE_EVENT: dict[str, Any] = {
         "retry": {"type": "integer", "description": "Milliseconds to wait before connecting again."},
     },
 }
+DATA_EXAMPLE = {**EVENT_EXAMPLE, "job_id": JOB_EXAMPLE["id"]}
+STREAM_EXAMPLE = f"id: 1.4711\nevent: event\ndata: {json.dumps(DATA_EXAMPLE, separators=(',', ':'))}\n\n"
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": FORM,
-        "content": {"text/event-stream": {"schema": ONE_EVENT}},
+        "content": {"text/event-stream": {"schema": ONE_EVENT, "example": STREAM_EXAMPLE}},
     },
 }
 LastEventId = Annotated[str | None, Header(max_length=MAX_CHARS, description="The id of the last event that arrived.")]

@@ -152,7 +152,7 @@ def list_deliveries(
     services: ServicesDep,
     principal: JobReader,
     *,
-    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
 ) -> DeliveryList:
     """Returns messages newest first, with how their last attempt went."""

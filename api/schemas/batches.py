@@ -5,10 +5,50 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas.evaluation import EvaluationView
+from api.schemas.evaluation import EVALUATION_EXAMPLE, EvaluationView
+from api.schemas.job_examples import JOB_EXAMPLE
 from store.jobs import JobState
+
+REFERENCE_EXAMPLE: dict[str, Any] = {
+    "model": "SmolLM2-135M-Instruct",
+    "model_index": 0,
+    "method": "float",
+    "weights_bytes": EVALUATION_EXAMPLE["bytes_float"],
+    "perplexity": EVALUATION_EXAMPLE["perplexity_float"],
+    "perplexity_ratio": 1.0,
+    "kl_divergence": 0.0,
+    "top1_agreement": 1.0,
+    "missing": None,
+}
+ROW_EXAMPLE: dict[str, Any] = {
+    "job_id": JOB_EXAMPLE["id"],
+    "job": JOB_EXAMPLE["links"]["self"],
+    "model": "SmolLM2-135M-Instruct",
+    "model_index": 0,
+    "config_index": 0,
+    "method": "gptq",
+    "bits": 4,
+    "group_size": 64,
+    "config": {"method": "gptq", "bits": 4, "group_size": 64, "sym": True},
+    "state": "succeeded",
+    "fraction": 1.0,
+    "artifact_bytes": 120_802_176,
+    "mean_relative_loss": 0.0112,
+    "evaluation": EVALUATION_EXAMPLE,
+    "seconds": 96.4,
+    "error": None,
+}
+BATCH_EXAMPLE: dict[str, Any] = {
+    "object": "batch",
+    "id": "batch_0199b2c4d5e67f0190a1b2c3d4e5f6cc",
+    "name": "bits against group size",
+    "created_at": "2026-11-24T09:00:00Z",
+    "states": {"succeeded": 1},
+    "references": [REFERENCE_EXAMPLE],
+    "table": [ROW_EXAMPLE],
+}
 
 
 class BatchRow(BaseModel):
@@ -48,6 +88,8 @@ class ReferenceRow(BaseModel):
 
 class BatchView(BaseModel):
     """Jobs that were submitted together, ordered by model and config. Deleted jobs are left out."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [BATCH_EXAMPLE]})
 
     object: Literal["batch"] = "batch"
     id: str

@@ -27,10 +27,11 @@ EVALUATION_EXAMPLE: dict[str, Any] = {
         "float": "A mill is a machine that grinds grain.",
         "quantized": "A mill is a machine for grinding grain.",
         "decode": {
-            "kernel": "expanded",
+            "kernel": "torch_int4pack",
             "device": "cpu",
             "tokens_per_second_float": 21.4,
             "tokens_per_second_quantized": 21.1,
+            "resident_bytes": 132_902_144,
         },
     },
     "nf4": {
@@ -49,11 +50,17 @@ class DecodeView(BaseModel):
 
     kernel: str | None = Field(
         default=None,
-        description="What multiplied: `expanded` is every weight as a float, so a loader's packed kernel differs.",
+        description=(
+            "What multiplied: `torch_int4pack` is torch's own kernel on packed 4-bit weights, `expanded` is every "
+            "weight as a float, where that kernel does not take them. A loader's kernel has a rate of its own."
+        ),
     )
     device: str | None = None
     tokens_per_second_float: float | None = None
     tokens_per_second_quantized: float | None = None
+    resident_bytes: int | None = Field(
+        default=None, description="Of the model's tensors while it decoded on packed weights."
+    )
 
 
 class SampleView(BaseModel):

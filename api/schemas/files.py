@@ -10,6 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 JOB_ID_EXAMPLE = "job_0199b2c4d5e67f0190a1b2c3d4e5f607"
 ARTIFACT_ID_EXAMPLE = "art_0199b2c5a1b27f0190a1b2c3d4e5f6bb"
 SHA256_EXAMPLE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+ARTIFACT_EXAMPLE: dict[str, Any] = {
+    "id": ARTIFACT_ID_EXAMPLE,
+    "object": "artifact",
+    "name": "model.safetensors",
+    "sha256": SHA256_EXAMPLE,
+    "size_bytes": 118_201_344,
+    "media_type": "application/octet-stream",
+    "created_at": "2026-11-24T09:02:10Z",
+    "content": f"/v1/jobs/{JOB_ID_EXAMPLE}/artifacts/{ARTIFACT_ID_EXAMPLE}/content",
+}
 CALIBRATION_EXAMPLE: dict[str, Any] = {
     "id": "cal_0199b2c4d0007f0190a1b2c3d4e5f601",
     "object": "calibration_set",
@@ -31,22 +41,7 @@ CALIBRATION_EXAMPLE: dict[str, Any] = {
 class ArtifactView(BaseModel):
     """One file of a finished job; its bytes never change."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": ARTIFACT_ID_EXAMPLE,
-                    "object": "artifact",
-                    "name": "model.safetensors",
-                    "sha256": SHA256_EXAMPLE,
-                    "size_bytes": 118_201_344,
-                    "media_type": "application/octet-stream",
-                    "created_at": "2026-11-24T09:02:10Z",
-                    "content": f"/v1/jobs/{JOB_ID_EXAMPLE}/artifacts/{ARTIFACT_ID_EXAMPLE}/content",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [ARTIFACT_EXAMPLE]})
 
     id: str
     object: Literal["artifact"] = "artifact"
@@ -60,6 +55,8 @@ class ArtifactView(BaseModel):
 
 class ArtifactList(BaseModel):
     """Every file of the job; empty until it has succeeded."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [ARTIFACT_EXAMPLE]}]})
 
     object: Literal["list"] = "list"
     data: list[ArtifactView]
@@ -90,6 +87,8 @@ class CalibrationSetView(BaseModel):
 
 class CalibrationSetList(BaseModel):
     """This key's calibration sets, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [CALIBRATION_EXAMPLE]}]})
 
     object: Literal["list"] = "list"
     data: list[CalibrationSetView]

@@ -8,77 +8,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.evaluation import EvaluationView
+from api.schemas.job_examples import (
+    ATTEMPT_EXAMPLE,
+    ERROR_EXAMPLE,
+    EVENT_EXAMPLE,
+    JOB_EXAMPLE,
+    LINEAR_EXAMPLE,
+    LOG_LINE_EXAMPLE,
+    PREFLIGHT_EXAMPLE,
+    PROGRESS_EXAMPLE,
+    QUEUE_POSITION_EXAMPLE,
+)
 from store.jobs import JobState, Stage
 from store.workers import ObstacleCode
-
-JOB_EXAMPLE: dict[str, Any] = {
-    "id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
-    "object": "job",
-    "version": 17,
-    "state": "running",
-    "stage": "quantizing",
-    "spec": {
-        "model": {"source": "path", "root": "models", "path": "SmolLM2-135M-Instruct"},
-        "method": "gptq",
-        "bits": 4,
-        "group_size": 64,
-        "sym": True,
-        "order": "desc_act_static",
-        "damp_percent": 0.05,
-        "true_sequential": True,
-        "scale_search": "curvature",
-        "signed_scales": True,
-        "mismatch_alpha": 0.75,
-        "dynamic": {},
-        "calibration": {"set": "cal_0199b2c4d0007f0190a1b2c3d4e5f601", "samples": 32, "seq_len": 512, "seed": 0},
-        "formats": ["gptq"],
-        "targets": ["gptqmodel", "transformers"],
-        "evaluate": False,
-        "needs": {},
-    },
-    "resolved": {"calibration_sha256": "9f2c4d1a…"},
-    "labels": {"team": "search"},
-    "queue_class": "default",
-    "needs": {"device": None, "memory_bytes": 1_093_554_176},
-    "priority": 0,
-    "attempt": 1,
-    "failures": 0,
-    "max_attempts": 3,
-    "deadline_s": 3600,
-    "deadline_at": "2026-11-24T10:00:00Z",
-    "worker": "wrk_0199b2c4d5e67f0190a1b2c3d4e5f6aa",
-    "progress": {
-        "fraction": 0.42,
-        "blocks_done": 12,
-        "blocks_total": 30,
-        "eta_at": "2026-11-24T09:01:30Z",
-        "rss_bytes": 612_000_000,
-        "last_linear": "model.layers.11.mlp.down_proj",
-        "last_loss": 0.0123,
-    },
-    "error": None,
-    "warnings": [],
-    "evaluation": None,
-    "created_at": "2026-11-24T09:00:00Z",
-    "updated_at": "2026-11-24T09:00:42Z",
-    "started_at": "2026-11-24T09:00:01Z",
-    "heartbeat_at": "2026-11-24T09:00:42Z",
-    "finished_at": None,
-    "pinned": False,
-    "expires_at": None,
-    "links": {
-        "self": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607",
-        "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",
-        "queue_position": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/queue-position",
-        "events": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events",
-        "events_stream": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/events/stream",
-        "logs": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/logs",
-        "linears": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/linears",
-        "artifacts": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/artifacts",
-        "archive": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/archive.zip",
-        "checksums": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/SHA256SUMS",
-    },
-}
 
 
 class ProgressView(BaseModel):
@@ -95,6 +37,8 @@ class ProgressView(BaseModel):
 
 class JobErrorView(BaseModel):
     """Why the job or its last attempt ended badly."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ERROR_EXAMPLE]})
 
     code: str
     message: str
@@ -167,6 +111,8 @@ class JobView(BaseModel):
 class JobProgressView(ProgressView):
     """The small answer for pollers."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [PROGRESS_EXAMPLE]})
+
     id: str
     object: Literal["job_progress"] = "job_progress"
     version: int
@@ -187,6 +133,8 @@ class ObstacleView(BaseModel):
 
 class QueuePositionView(BaseModel):
     """Where a job stands in the queue. It has no version: other jobs change it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [QUEUE_POSITION_EXAMPLE]})
 
     object: Literal["queue_position"] = "queue_position"
     id: str
@@ -214,6 +162,8 @@ class JobList(BaseModel):
 class EventView(BaseModel):
     """One line of the job's history."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [EVENT_EXAMPLE]})
+
     seq: int = Field(description="Gap-free within a job, from 1.")
     kind: str
     at: datetime
@@ -224,11 +174,17 @@ class EventView(BaseModel):
 class StreamedEventView(EventView):
     """The data of an `event` of a stream: with the job that it belongs to."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EVENT_EXAMPLE, "job_id": JOB_EXAMPLE["id"]}]})
+
     job_id: str
 
 
 class EventList(BaseModel):
     """Events after a sequence number, oldest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"object": "list", "data": [EVENT_EXAMPLE], "next_after": 9}]}
+    )
 
     object: Literal["list"] = "list"
     data: list[EventView]
@@ -237,6 +193,8 @@ class EventList(BaseModel):
 
 class LogLineView(BaseModel):
     """One line of an attempt's log."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [LOG_LINE_EXAMPLE]})
 
     attempt: int
     number: int = Field(description="From 1 within the attempt; a gap tells of lines that were dropped.")
@@ -250,12 +208,16 @@ class LogLineView(BaseModel):
 class LogList(BaseModel):
     """The newest lines, oldest of them first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [LOG_LINE_EXAMPLE]}]})
+
     object: Literal["list"] = "list"
     data: list[LogLineView]
 
 
 class AttemptView(BaseModel):
     """One claim of the job by a worker."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ATTEMPT_EXAMPLE]})
 
     number: int
     worker: str
@@ -268,12 +230,16 @@ class AttemptView(BaseModel):
 class AttemptList(BaseModel):
     """All attempts, oldest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [ATTEMPT_EXAMPLE]}]})
+
     object: Literal["list"] = "list"
     data: list[AttemptView]
 
 
 class LinearView(BaseModel):
     """One solved linear. loss and relative_loss are null where no Hessian was used."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [LINEAR_EXAMPLE]})
 
     block: int
     linear: str
@@ -291,6 +257,10 @@ class LinearView(BaseModel):
 class LinearList(BaseModel):
     """Linears in the order of the model."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"object": "list", "data": [LINEAR_EXAMPLE], "next_page_token": None}]}
+    )
+
     object: Literal["list"] = "list"
     data: list[LinearView]
     next_page_token: str | None = Field(description="Null on the last page.")
@@ -307,6 +277,8 @@ class EstimateView(BaseModel):
 
 class PreflightView(BaseModel):
     """What a submit would store. estimate is null for a hub model: its shapes are known once it is fetched."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PREFLIGHT_EXAMPLE]})
 
     object: Literal["preflight"] = "preflight"
     spec: dict[str, Any]

@@ -6,11 +6,48 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.job_examples import JOB_EXAMPLE, PREFLIGHT_EXAMPLE
 from api.schemas.jobs import EstimateView
 from api.schemas.options import Strict
 from api.schemas.requests import AnyModel, JobOptions
 
 CONFIGS_MAX = 50
+
+
+INSPECTION_EXAMPLE: dict[str, Any] = {
+    "object": "model_inspection",
+    "model": JOB_EXAMPLE["spec"]["model"],
+    "accepted": True,
+    "refusal": None,
+    "facts": {
+        "architecture": "LlamaForCausalLM",
+        "model_type": "llama",
+        "blocks": 30,
+        "hidden_size": 576,
+        "parameters": 134_515_008,
+        "total_bytes": 269_060_552,
+        "dtype": "bfloat16",
+        "linears": 210,
+        "experts": 0,
+        "tied_head": True,
+        "max_positions": 8192,
+        "group_sizes": [16, 32, 64, -1],
+    },
+    "configs": [
+        {"accepted": True, "refusal": None, "warnings": [], "estimate": PREFLIGHT_EXAMPLE["estimate"]},
+        {
+            "accepted": False,
+            "refusal": {
+                "code": "invalid_config",
+                "detail": "group_size is 128: self_attn.q_proj has 576 inputs, which it does not divide.",
+                "hint": "Use one of 16, 32, 64, 192, 576, or -1.",
+                "pointer": "#/group_size",
+            },
+            "warnings": [],
+            "estimate": None,
+        },
+    ],
+}
 
 
 class InspectRequest(Strict):
@@ -108,6 +145,8 @@ class ConfigCheckView(BaseModel):
 
 class InspectionView(BaseModel):
     """The preflight of a model. facts is null for a refused model, and for a hub model, which is not here yet."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [INSPECTION_EXAMPLE]})
 
     object: Literal["model_inspection"] = "model_inspection"
     model: dict[str, Any] = Field(description="As a job's spec would name it.")

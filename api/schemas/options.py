@@ -24,10 +24,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def options_model(name: str, options: Mapping[str, DeclaredOption]) -> type[Strict]:
-    """Returns a model with one field for each option."""
+def options_model(name: str, options: Mapping[str, DeclaredOption], words: str) -> type[Strict]:
+    """Returns a model with one field for each option; words: what it is, for the document."""
     definitions: dict[str, Any] = {option: _field(declared) for option, declared in options.items()}
-    model: type[Strict] = create_model(name, __base__=Strict, **definitions)
+    model: type[Strict] = create_model(name, __base__=Strict, __doc__=words, **definitions)
     return model
 
 

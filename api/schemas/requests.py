@@ -70,9 +70,9 @@ if TYPE_CHECKING:
     DrawOptions = Strict
     MethodOptions = Strict
 else:
-    BudgetOptions = options_model("BudgetOptions", declared_options(BudgetConfig))
-    DrawOptions = options_model("DrawOptions", declared_options(CalibrationConfig))
-    MethodOptions = options_model("MethodOptions", all_options())
+    BudgetOptions = options_model("BudgetOptions", declared_options(BudgetConfig), "A size to stay under.")
+    DrawOptions = options_model("DrawOptions", declared_options(CalibrationConfig), "How text is drawn.")
+    MethodOptions = options_model("MethodOptions", all_options(), "Of every method.")
 
 
 class CalibrationOptions(DrawOptions):

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.options import Strict
 from api.schemas.times import Moment
 from store.publications import PublicationState
+
+PUBLICATION_EXAMPLE: dict[str, Any] = {
+    "id": "pub_0199b2c5a1b27f0190a1b2c3d4e5f6bb",
+    "object": "publication",
+    "job_id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
+    "repo": "acme/tiny-4bit",
+    "private": True,
+    "state": "published",
+    "attempts": 1,
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "error": None,
+    "created_at": "2026-11-24T09:05:00Z",
+    "finished_at": "2026-11-24T09:06:12Z",
+}
 
 
 class KeepChanges(Strict):
@@ -46,25 +60,7 @@ class HubTokenView(BaseModel):
 class PublicationView(BaseModel):
     """An upload of a job's files to the hub."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "pub_0199b2c5a1b27f0190a1b2c3d4e5f6bb",
-                    "object": "publication",
-                    "job_id": "job_0199b2c4d5e67f0190a1b2c3d4e5f607",
-                    "repo": "acme/tiny-4bit",
-                    "private": True,
-                    "state": "published",
-                    "attempts": 1,
-                    "commit": "0123456789abcdef0123456789abcdef01234567",
-                    "error": None,
-                    "created_at": "2026-11-24T09:05:00Z",
-                    "finished_at": "2026-11-24T09:06:12Z",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [PUBLICATION_EXAMPLE]})
 
     id: str
     object: Literal["publication"] = "publication"
@@ -81,6 +77,8 @@ class PublicationView(BaseModel):
 
 class PublicationList(BaseModel):
     """A job's publications, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"object": "list", "data": [PUBLICATION_EXAMPLE]}]})
 
     object: Literal["list"] = "list"
     data: list[PublicationView]

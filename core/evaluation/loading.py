@@ -164,22 +164,26 @@ class DequantizedSource:
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of the float checkpoint: one `weight` in place of each linear's packed tensors."""
-        packed = {f"{prefix}.{suffix}" for prefix in self._linears() for suffix in self.layout.suffixes}
+        packed = {f"{prefix}.{suffix}" for prefix in self.linears() for suffix in self.layout.suffixes}
         kept = [name for name in self.reader.names() if name not in packed]
-        return tuple(sorted([*kept, *(f"{prefix}.weight" for prefix in self._linears())]))
+        return tuple(sorted([*kept, *(f"{prefix}.weight" for prefix in self.linears())]))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Returns one tensor of the float checkpoint; a linear's weight in float32."""
         prefix = name.removesuffix(".weight")
-        names = [f"{prefix}.{suffix}" for suffix in self.layout.suffixes]
-        if names[0] not in self.reader:
+        if f"{prefix}.{self.layout.suffixes[0]}" not in self.reader:
             return self.reader.tensor(name)
-        # An absent one is left out here and named by the format, which knows what it needs.
-        tensors = self.reader.tensors(part for part in names if part in self.reader)
-        W_OI = self.layout.weight(prefix, tensors).dequantize()
+        W_OI = self.linear(prefix).dequantize()
         return W_OI.T if name in self.transposed else W_OI
 
-    def _linears(self) -> list[str]:
+    def linear(self, prefix: str) -> QuantizedWeight:
+        """Returns one of `linears` as it is packed."""
+        names = [f"{prefix}.{suffix}" for suffix in self.layout.suffixes]
+        # An absent one is left out here and named by the format, which knows what it needs.
+        return self.layout.weight(prefix, self.reader.tensors(part for part in names if part in self.reader))
+
+    def linears(self) -> list[str]:
+        """Returns the stored prefixes of the packed linears."""
         ending = f".{self.layout.suffixes[0]}"
         return [name.removesuffix(ending) for name in self.reader.names() if name.endswith(ending)]
 

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from core.checkpoint.reader import CheckpointReader
 from core.errors import ArtifactDegenerateError
 from core.evaluation.generate import generate_text
-from core.evaluation.loading import load_tokenizer, open_weights
+from core.evaluation.loading import DequantizedSource, WeightSource, load_tokenizer, open_weights
+from core.evaluation.packed import KERNEL, pack_linears, resident_bytes
+from core.model.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROMPT: Final = "Explain in a few sentences why the sky is blue."
 MAX_NEW_TOKENS: Final = 64
@@ -45,12 +52,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """How the quantized model decodes on packed weights. kernel: what multiplied. resident_bytes: of its tensors."""
+
+    kernel: str
+    tokens_per_second: float
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Both models' answers to one prompt."""
+    """Both models' answers to one prompt. packed: None where no kernel here takes every linear."""
 
     prompt: str
     before: Answer
     after: Answer
+    packed: Packed | None
 
 
 def sample_both(float_dir: Path, quantized_dir: Path, dtype: torch.dtype) -> Samples:
@@ -58,8 +75,13 @@ def sample_both(float_dir: Path, quantized_dir: Path, dtype: torch.dtype) -> Sam
 
     dtype: of the weights and of the computation; linears are expanded to it. Raises as `load_model`.
     """
-    answers = [_answer(folder, float_dir, dtype) for folder in (float_dir, quantized_dir)]
-    return Samples(prompt=PROMPT, before=answers[0], after=answers[1])
+    tokenizer = load_tokenizer(float_dir)
+    with _loaded(float_dir, dtype) as (skeleton, _):
+        before = _answer(skeleton, tokenizer)
+    with _loaded(quantized_dir, dtype) as (skeleton, source):
+        after = _answer(skeleton, tokenizer)
+        packed = _packed(skeleton, source, tokenizer)
+    return Samples(prompt=PROMPT, before=before, after=after, packed=packed)
 
 
 def refuse_degenerate(samples: Samples) -> None:
@@ -83,11 +105,25 @@ def degenerate(text: str) -> str | None:
     return None
 
 
-def _answer(folder: Path, tokenizer_dir: Path, dtype: torch.dtype) -> Answer:
+@contextmanager
+def _loaded(folder: Path, dtype: torch.dtype) -> Iterator[tuple[Skeleton, WeightSource]]:
     with CheckpointReader(folder) as reader:
         skeleton, source = open_weights(folder, reader, dtype)
         skeleton.load(source, skeleton.names.source_of)
-    tokenizer = load_tokenizer(tokenizer_dir)
+        yield skeleton, source
+
+
+def _packed(skeleton: Skeleton, source: WeightSource, tokenizer: PreTrainedTokenizerBase) -> Packed | None:
+    """Measures the loaded model once more with its linears packed; it is of no other use afterwards."""
+    if not isinstance(source, DequantizedSource) or not pack_linears(skeleton, source):
+        return None
+    # The first call of a kernel also finds its threads.
+    generate_text(skeleton.model, tokenizer, PROMPT, 1)
+    rate = _answer(skeleton, tokenizer).tokens_per_second
+    return Packed(kernel=KERNEL, tokens_per_second=rate, resident_bytes=resident_bytes(skeleton.model))
+
+
+def _answer(skeleton: Skeleton, tokenizer: PreTrainedTokenizerBase) -> Answer:
     started = time.perf_counter()
     text, tokens = generate_text(skeleton.model, tokenizer, PROMPT, MAX_NEW_TOKENS)
     return Answer(text=text, tokens=tokens, seconds=time.perf_counter() - started)

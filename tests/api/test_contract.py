@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from api.codes import EDGE_CODES
 from api.document import document_text
@@ -36,6 +37,51 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 def test_the_kept_document_is_the_served_one(document: dict[str, Any]):
     """A change of the contract shows in review: renew it with `make openapi`."""
     assert json.loads(KEPT.read_text()) == document
+
+
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields what each request and each good answer is made of, with its media type; files have no example."""
+    for path, method, operation in operations(document):
+        good = [answer for status, answer in operation["responses"].items() if status < "300"]
+        for body in (operation.get("requestBody", {}), *good):
+            for media_type, content in body.get("content", {}).items():
+                if media_type not in {"*/*", "application/zip", "multipart/form-data"}:
+                    yield f"{method} {path}", media_type, content
+
+
+def faults(schema: dict[str, Any], example: object) -> list[str]:
+    """Returns what a schema has against an example; FastAPI leaves nulls out of the document's examples."""
+    found = Draft202012Validator(schema).iter_errors(example)
+    return [error.message for error in found if not (error.validator == "required" and lacks_nulls_alone(error))]
+
+
+def lacks_nulls_alone(error: ValidationError) -> bool:
+    """Whether all that is missing may be null."""
+    missing = set(error.schema["required"]) - set(error.instance)
+    choices = [error.schema["properties"][name].get("anyOf", []) for name in missing]
+    return all({"type": "null"} in choice for choice in choices)
+
+
+def test_every_body_has_an_example_that_is_one(document: dict[str, Any]):
+    """Of JSON, one that its schema takes."""
+    for place, media_type, content in bodies(document):
+        name = content["schema"].get("$ref", "").removeprefix("#/components/schemas/")
+        schema = document["components"]["schemas"].get(name, {})
+        examples = [content["example"]] if "example" in content else schema.get("examples", [])
+        assert examples, f"{place} {media_type} {name}"
+        if media_type == "application/json":
+            whole = {"$ref": content["schema"]["$ref"], "components": document["components"]}
+            for example in examples:
+                assert faults(whole, example) == [], place
+
+
+def test_every_parameter_and_schema_is_described(document: dict[str, Any]):
+    """In words that somebody wrote."""
+    for path, method, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), f"{method} {path} {parameter['name']}"
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description") or "enum" in schema, name
 
 
 def test_every_door_asks_for_a_key(settings: ApiSettings, document: dict[str, Any]):

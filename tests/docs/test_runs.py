@@ -54,6 +54,39 @@ def test_what_is_backed_up_comes_back(programs: Path, tmp_path: Path):
     assert not (restored / "work").exists()
 
 
+def test_an_installation_begins_with_a_schema_and_a_key(postgres: PostgresServer, programs: Path, tmp_path: Path):
+    """What the page runs in the migrations' container, on an empty PostgreSQL; building and starting need Docker."""
+    (tmp_path / "docker").write_text(f"#!{sys.executable}\n{COMPOSE}")
+    (tmp_path / "docker").chmod(0o755)
+    lines = [line for block in blocks(DEPLOY) if block.mark == "compose" for line in block.text.splitlines()]
+    script = "\n".join(line for line in lines if line.startswith("docker compose run "))
+    with postgres.database() as url:
+        printed = run_script(f"PATH={tmp_path}:$PATH\n{script}", programs, tmp_path, BITMILL_DATABASE_URL=url)
+        assert "bm_" in printed
+        database = Database(url)
+        with database.reading() as repository:
+            [key] = repository.list_api_keys()
+        database.dispose()
+    assert (key.name, set(key.scopes)) == ("first", {"admin", "artifacts:read", "jobs:read", "jobs:write"})
+
+
+def test_an_installation_moves(postgres: PostgresServer, programs: Path, tmp_path: Path):
+    """The page's export copies the rows of the embedded mode into an empty PostgreSQL."""
+    (script,) = (block.text for block in blocks(DEPLOY) if block.mark == "export")
+    data = tmp_path / "data"
+    database = Database(f"sqlite:///{data}/bitmill.db")
+    database.upgrade()
+    job = submit(database)
+    database.dispose()
+    with postgres.database() as url:
+        script = re.sub(r"postgresql\+psycopg://\S+", lambda _: f"'{url}'", script)
+        run_script(script, programs, tmp_path, BITMILL_DATA_DIR=str(data))
+        database = Database(url)
+        with database.reading() as repository:
+            assert repository.get_job(job.id).spec == job.spec
+        database.dispose()
+
+
 def test_a_dump_comes_back(postgres: PostgresServer, migrated_template: str, programs: Path, tmp_path: Path):
     """The commands on PostgreSQL, where `docker compose` leads to the same programs on this machine."""
     (tmp_path / "docker").write_text(f"#!{sys.executable}\n{COMPOSE}")
@@ -80,8 +113,9 @@ import os, sys
 from sqlalchemy import make_url
 
 words = sys.argv[2:]
-if words[:2] == ["run", "--rm"]:
-    os.execvp("bitmill", ["bitmill", "admin", *words[2:]])
+if words[:3] == ["run", "--rm", "migrate"]:
+    command = words[3:] or ["bitmill", "admin", "migrate"]
+    os.execvp(command[0], command)
 url = make_url(os.environ["BITMILL_DATABASE_URL"])
 names = {"--username": url.username, "--dbname": url.database}
 given = words[3:]

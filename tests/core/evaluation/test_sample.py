@@ -25,6 +25,7 @@ def samples(before: str, after: str) -> Samples:
         prompt="Why?",
         before=Answer(text=before, tokens=8, seconds=2.0),
         after=Answer(text=after, tokens=8, seconds=1.0),
+        packed=None,
     )
 
 

@@ -51,6 +51,11 @@ function Answer({ name, text }: { name: string; text: string | null | undefined 
   );
 }
 
+const KERNELS: Readonly<Record<string, string>> = {
+  expanded: "weights expanded to floats: a loader’s packed kernel has another rate",
+  torch_int4pack: "torch’s kernel on packed weights: a loader’s kernel has a rate of its own",
+};
+
 function factsOf(evaluation: Evaluation): (readonly [string, string])[] {
   const { bytes_float: before, bytes_quantized: after, peak_rss_bytes: peak } = evaluation;
   const decode = evaluation.sample?.decode;
@@ -58,9 +63,10 @@ function factsOf(evaluation: Evaluation): (readonly [string, string])[] {
   if (before && after) rows.push(["Weights", `${bytes(before)} as floats, ${bytes(after)} quantized: ${percentOf(after / before)}`]);
   if (decode?.tokens_per_second_quantized != null) {
     const float = decode.tokens_per_second_float == null ? "" : `, float ${number(decode.tokens_per_second_float)}`;
-    const kernel = decode.kernel === "expanded" ? "weights expanded to floats: a loader’s packed kernel has another rate" : `kernel ${decode.kernel ?? "not told"}`;
+    const kernel = KERNELS[decode.kernel ?? ""] ?? `kernel ${decode.kernel ?? "not told"}`;
     rows.push(["Decoding", `${number(decode.tokens_per_second_quantized)} tokens per second${float} (${decode.device ?? "device not told"}, ${kernel})`]);
   }
+  if (decode?.resident_bytes != null) rows.push(["Memory while decoding", `${bytes(decode.resident_bytes)} of weights and scales, packed`]);
   const nf4 = evaluation.nf4;
   if (nf4?.missing) rows.push(["NF4 beside it", nf4.missing]);
   else if (nf4?.perplexity != null) rows.push(["NF4 beside it", nf4Words(nf4)]);
