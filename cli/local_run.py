@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cli.budget_view import curve_picture, plan_line, plan_table
@@ -22,10 +22,11 @@ from core.budget.request import BudgetRequest, check_budget
 from core.calibration.hub import SELF_SET
 from core.configs import Format, Method
 from core.errors import RunStoppedError
-from core.events import Event, LinearQuantized, RunStarted, WarningRaised
+from core.events import BlockQuantized, Event, LinearQuantized, RunStarted, WarningRaised
 from core.preflight.checks import check_config
 from core.preflight.resources import (
     MAX_SHARD_BYTES,
+    Estimate,
     available_memory,
     check_disk,
     check_file_size,
@@ -37,7 +38,7 @@ from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRun:
-    """What `bitmill run` was asked for. source: the calibration text."""
+    """What `bitmill run` was asked for. source: the calibration text. activation_memory: bytes; None: the default."""
 
     src: Path
     dst: Path
@@ -64,6 +65,7 @@ class LocalRun:
     keep_work: bool
     profile: bool = False
     device: str = "auto"
+    activation_memory: int | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -93,18 +95,28 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
         warnings = check_config(config, facts, request.targets, calibration, request.formats)
     for warning in warnings:
         _warn(console, warning)
-    needs = estimate(facts, config, calibration, request.formats)
+    needs = estimate(facts, config, calibration, request.formats, activation_memory=request.activation_memory)
     if request.source.name == SELF_SET:
         check_memory(generation_bytes(facts))
     check_disk(request.dst.absolute().parent, needs.disk_bytes)
     check_file_size(min(needs.artifact_bytes, MAX_SHARD_BYTES))
-    if (available := available_memory()) < needs.ram_bytes:
-        _warn(console, f"The run may need {bytes_text(needs.ram_bytes)} of memory, {bytes_text(available)} are free.")
+    least = estimate(facts, config, calibration, request.formats, activation_memory=0).ram_bytes
+    if (available := available_memory()) < least:
+        _warn(console, f"The run may need {bytes_text(least)} of memory, {bytes_text(available)} are free.")
+    elif available < needs.ram_bytes:
+        _warn(
+            console,
+            f"{bytes_text(needs.ram_bytes)} of memory would hold all calibration batches, {bytes_text(available)} are "
+            "free: some will lie on disk or be computed again. Fewer samples are faster.",
+        )
     started_at = time.monotonic()
-    report = _quantize(request, console)
+    report, seconds_by_block = _quantize(request, console)
     if not request.keep_work:
         shutil.rmtree(request.work_dir, ignore_errors=True)
-    _print_summary(request, report, time.monotonic() - started_at, as_json=as_json)
+    outcome = _Outcome(
+        report=report, needs=needs, seconds=time.monotonic() - started_at, seconds_by_block=seconds_by_block
+    )
+    _print_summary(request, outcome, as_json=as_json)
 
 
 def _warn(console: Console, message: str) -> None:
@@ -125,7 +137,8 @@ def _check_destination(request: LocalRun) -> None:
     request.dst.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
-def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
+def _quantize(request: LocalRun, console: Console) -> tuple[QuantizationReport, list[float]]:
+    """Returns the report, and how long each block took that was not finished before."""
     from core.device import find_device
     from core.pipeline import Resources, quantize_checkpoint
 
@@ -139,7 +152,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
         try:
             windows = _windows(request, view, console, should_stop)
             plan = _plan(request, windows, printer, should_stop)
-            return quantize_checkpoint(
+            report = quantize_checkpoint(
                 request.src,
                 request.dst,
                 request.quantization.config() if plan is None else plan.config,
@@ -149,7 +162,9 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
                 on_event=printer,
                 should_stop=should_stop,
                 plan=plan,
-                resources=Resources(profile=request.profile, device=request.device),
+                resources=Resources(
+                    profile=request.profile, device=request.device, activation_memory=request.activation_memory
+                ),
             )
         except RunStoppedError as error:
             raise CliError(
@@ -158,6 +173,7 @@ def _quantize(request: LocalRun, console: Console) -> QuantizationReport:
                 hint="Run the same command again to go on from there, or delete that folder.",
                 code=error.code,
             ) from error
+    return report, printer.seconds_by_block
 
 
 def _windows(
@@ -213,6 +229,7 @@ class _EventPrinter:
         self.console = console
         self._estimator = ProgressEstimator()
         self._detail = ""
+        self.seconds_by_block: list[float] = []
 
     def __call__(self, event: Event) -> None:
         """Takes one event."""
@@ -221,6 +238,8 @@ class _EventPrinter:
             self.console.print(f"Going on after {event.blocks_resumed} of {event.blocks_total} finished blocks.")
         elif isinstance(event, WarningRaised):
             _warn(self.console, event.message)
+        elif isinstance(event, BlockQuantized):
+            self.seconds_by_block.append(event.seconds)
         elif isinstance(event, LinearQuantized):
             self._detail = linear_text(event.linear, event.relative_loss)
         self._view.show(state_from(progress, self._detail))
@@ -243,7 +262,18 @@ def linear_text(name: str, relative_loss: float | None) -> str:
     return name if relative_loss is None else f"{name}  loss {relative_loss:.3%}"
 
 
-def _print_summary(request: LocalRun, report: QuantizationReport, seconds: float, *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What came of a run. needs: what was estimated before it."""
+
+    report: QuantizationReport
+    needs: Estimate
+    seconds: float
+    seconds_by_block: Sequence[float]
+
+
+def _print_summary(request: LocalRun, outcome: _Outcome, *, as_json: bool) -> None:
+    report, seconds = outcome.report, outcome.seconds
     size = sum(file.stat().st_size for file in request.dst.rglob("*") if file.is_file())
     kinds = summarise(report.linears)
     if as_json:
@@ -261,6 +291,8 @@ def _print_summary(request: LocalRun, report: QuantizationReport, seconds: float
                 row.kind: {"mean": row.mean, "worst": row.worst, "worst_in": row.worst_name} for row in kinds
             },
             "seconds_by_work": report.seconds_by_work,
+            "seconds_by_block": [round(block, 3) for block in outcome.seconds_by_block],
+            "estimate": asdict(outcome.needs),
             "config": report.config,
             "warnings": list(report.warnings),
         }

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from cli.errors import CliError, ExitCode
 from core.calibration.hub import DEFAULT_ENDPOINT
 from store.settings import settings_from_env
 
@@ -36,6 +39,26 @@ def hub_settings() -> HubSettings:
         token=os.environ.get("BITMILL_HUB_TOKEN") or None,
         cache_dir=settings_from_env().cache_dir / "hub",
     )
+
+
+def activation_memory_bytes(given: str | None) -> int | None:
+    """Returns a run's memory for activations: what was given, else BITMILL_ACTIVATION_MEMORY; None without either.
+
+    Raises CliError where it is no size.
+    """
+    text = given or os.environ.get("BITMILL_ACTIVATION_MEMORY")
+    if not text:
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise CliError(
+            ExitCode.USAGE,
+            f"{text!r} is no size of memory.",
+            hint="Give bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 2GB.",
+            code="invalid_size",
+            field="--activation-memory",
+        ) from error
 
 
 def client_settings(url: str | None = None, api_key: str | None = None) -> ClientSettings:

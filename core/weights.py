@@ -47,6 +47,5 @@ class QuantizedWeight:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns W_hat [O, I], computed in float32 and then cast."""
         group_I = self.g_idx_I.long()
-        scales_OI = self.scales_OG.float()[:, group_I]
-        zeros_OI = self.zeros_OG[:, group_I].float()
-        return (scales_OI * (self.codes_OI.float() - zeros_OI)).to(dtype)
+        W_hat_OI = self.codes_OI.float().sub_(self.zeros_OG[:, group_I])
+        return W_hat_OI.mul_(self.scales_OG.float()[:, group_I]).to(dtype)

@@ -72,7 +72,7 @@ class Attempt:
             config, warnings = check_budget(self._budget, facts, calibration)
         for message in warnings:
             self._emit(WarningRaised(code="preflight", message=message))
-        needed = estimate(facts, config, calibration, self._spec.formats)
+        needed = estimate(facts, config, calibration, self._spec.formats, activation_memory=0)
         # What an earlier attempt left in the work folder counts as there already.
         check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
         check_file_size(min(needed.artifact_bytes, MAX_SHARD_BYTES))
@@ -139,7 +139,7 @@ class Attempt:
         }
         if plan is not None:
             options["plan"] = plan
-        if spec.threads is not None or spec.device != "cpu":
+        if (spec.threads, spec.device, spec.activation_memory) != (None, "cpu", None):
             options["resources"] = resources(spec)
         try:
             engine(spec.model_dir, spec.out_dir, config, calibration, **options)
@@ -199,7 +199,7 @@ def resources(spec: QuantizeSpec) -> object:
     """Returns the engine's resources as the spec limits and names them."""
     from core.pipeline import Resources  # noqa: PLC0415 - takes seconds to load
 
-    return Resources(threads=spec.threads, device=spec.device)
+    return Resources(threads=spec.threads, device=spec.device, activation_memory=spec.activation_memory)
 
 
 def load_engine(stand_in: Path | None) -> Engine:

@@ -75,6 +75,7 @@ class Inputs:
             evaluate=bool(spec.get("evaluate", False)),
             threads=threads,
             device=self._services.settings.device,
+            activation_memory=self._services.settings.activation_memory,
             provenance=provenance_of(source, self._lease.journal.resolved),
             engine_file=self._services.settings.test_engine,
             faults=fault_plan(self._services.settings),

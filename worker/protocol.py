@@ -56,8 +56,9 @@ class QuantizeSpec(Line):
     """One attempt's whole work order.
 
     quantization: QuantizationConfig.to_dict(). threads: for the engine, None for all; fewer hold less memory at a time
-    and change no byte of the result. device: on which the engine works. provenance: what is known about the source; it
-    goes into the report.
+    and change no byte of the result. activation_memory: bytes for what calibration batches hold, None for the default;
+    it changes none either. device: on which the engine works. provenance: what is known about the source; it goes into
+    the report.
     budget: BudgetConfig.to_dict(), None without one. plan: what an earlier attempt chose under it.
     engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
     supervisor the child ends.
@@ -75,6 +76,7 @@ class QuantizeSpec(Line):
     evaluate: bool = False
     threads: int | None = None
     device: str = "cpu"
+    activation_memory: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     engine_file: Path | None = None
     faults: FaultPlan = FaultPlan()

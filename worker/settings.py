@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from core.calibration.hub import DEFAULT_ENDPOINT
 from store.settings import StoreSettings
@@ -63,6 +63,7 @@ class WorkerSettings(StoreSettings):
     artifact_days, calibration_days: how long files of finished jobs and uploaded texts are kept; None: for ever.
     expiry_notice_hours: how long before a job's files go its history says so.
     device: what this worker's jobs run on, and what operators and routing see.
+    activation_memory: what a job's calibration batches may hold in memory, such as 2GB; None: half of what is free.
     hub_endpoint, hub_token: where models come from. share_checkpoints: put finished blocks into the artifact store, for
     a worker on another machine to go on with; by default where that is a bucket. test_engine: a Python file whose
     `quantize_checkpoint` stands in for the engine. test_faults, test_faults_dir: see `worker.faults`. These three are
@@ -89,6 +90,7 @@ class WorkerSettings(StoreSettings):
     expiry_notice_hours: float = Field(default=24.0, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
     share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))
+    activation_memory: ByteSize | None = None
     hub_endpoint: str = DEFAULT_ENDPOINT
     hub_token: SecretStr | None = None
     test_engine: Path | None = None

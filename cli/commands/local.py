@@ -40,6 +40,15 @@ def run(
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went, and keep it as profile.json in the artifact.")
     ] = False,
+    activation_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--activation-memory",
+            metavar="SIZE",
+            help="What calibration batches may hold in memory, such as 2GB; the rest goes to disk or is run again.",
+            show_default="BITMILL_ACTIVATION_MEMORY, else half of what is free",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Quantize a model folder right here, block by block, with the memory of one block.
@@ -47,6 +56,7 @@ def run(
     Ctrl-C stops after the batch under way and keeps every finished block: the same command goes on from there.
     """
     from cli.local_run import LocalRun, run_local
+    from cli.settings import activation_memory_bytes
 
     run_local(
         LocalRun(
@@ -61,6 +71,7 @@ def run(
             keep_work=keep_work,
             profile=profile,
             device=device,
+            activation_memory=activation_memory_bytes(activation_memory),
         ),
         as_json=json_output,
     )

@@ -1,6 +1,6 @@
 """Estimates what a run needs in memory and on disk, and refuses a machine that lacks it before the work starts.
 
-Estimates follow the engine's design; the process's own share was measured. Standard library only.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -8,23 +8,21 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.configs import DEFAULT_FORMATS, CalibrationConfig, QuantizationConfig
 from core.errors import InsufficientResourcesError
+from core.preflight.memory import FLOAT32_BYTES, PROCESS_BYTES, memory_need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from core.preflight.source import ModelFacts
 
-FLOAT32_BYTES = 4
 SCALE_BYTES = 2  # float16 per group and row
 INDEX_BYTES = 4  # int32 per input
-PROCESS_BYTES = 700 * 10**6  # interpreter, torch, transformers, compiled kernels and the allocators' slack
 SIDE_FILES_BYTES = 32 * 10**6  # tokenizer, configs, report, model card
 SAFETY = 1.1
 MAX_SHARD_BYTES = 4 << 30  # the largest file that a run writes, unless one tensor is larger
@@ -45,20 +43,24 @@ def estimate(
     config: QuantizationConfig,
     calibration: CalibrationConfig | None,
     formats: Sequence[str] = DEFAULT_FORMATS,
+    *,
+    activation_memory: int | None = None,
 ) -> Estimate:
     """Returns an estimate from shapes alone.
 
-    Memory: one block in float32 with its copy on the grid, the next block, one Hessian and its factor for the widest
-    linear, the calibration activations entering and leaving a block, the embedding and the head. Disk: the finished
-    blocks and the artifact that is built from them in each format, and the activations of two blocks for a resume.
+    Memory: see `core.preflight.memory`; activation_memory limits what calibration batches take of it. Disk: the
+    finished blocks and the artifact that is built from them in each format, the activations of two blocks for a
+    resume, and those that have no room in memory.
     """
     facts = facts.planned(config)
+    need = memory_need(facts, config, calibration)
     tokens = calibration.tokens if calibration is not None else 0
     activations = tokens * facts.hidden_size * FLOAT32_BYTES
+    spilled = 0 if activation_memory is None else max(need.activation_bytes - activation_memory, 0)
     artifact = _artifact_bytes(facts, config)
     return Estimate(
-        ram_bytes=PROCESS_BYTES + _block_bytes(facts, tokens) + 2 * activations + _outside_bytes(facts),
-        disk_bytes=int(SAFETY * ((1 + len(formats)) * artifact + 2 * activations)),
+        ram_bytes=need.within(activation_memory),
+        disk_bytes=int(SAFETY * ((1 + len(formats)) * artifact + 2 * activations)) + spilled,
         artifact_bytes=len(formats) * artifact,
     )
 
@@ -99,25 +101,6 @@ def available_memory() -> int:
 def default_activation_memory() -> int:
     """Returns what activations may take by default: half of what is free, the rest is for blocks and Hessians."""
     return available_memory() // 2
-
-
-def _block_bytes(facts: ModelFacts, tokens: int) -> int:
-    """Weights of the largest block three times (float, rounded, the next block's), a Hessian and factor, inputs."""
-    by_block: Counter[str] = Counter()
-    for name, (rows, columns) in facts.linears.items():
-        if not name.startswith(facts.block_prefix):
-            continue  # the head is solved in tiles of its rows
-        by_block[name.removeprefix(facts.block_prefix).partition(".")[0]] += rows * columns
-    weights = max(by_block.values(), default=0) * FLOAT32_BYTES
-    widest = max((columns for _, columns in facts.linears.values()), default=0)
-    hessian = 3 * widest * widest * FLOAT32_BYTES if tokens else 0
-    return 3 * weights + hessian + tokens * widest * FLOAT32_BYTES // 2
-
-
-def _outside_bytes(facts: ModelFacts) -> int:
-    """Embedding, head and norms in float32, which are read once to make the first block's inputs."""
-    outside = (tensor.elements for name, tensor in facts.tensors.items() if not name.startswith(facts.block_prefix))
-    return FLOAT32_BYTES * sum(outside)
 
 
 def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> int:

@@ -8,6 +8,7 @@ is left to factorize, to Z, and the inverse factor is [[X, 0], [-Z Y X, Z]]. Nea
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,10 @@ class InverseFactor:
 
 
 @span(Work.FACTORIZATION)
-def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
+def factorize(H_II: torch.Tensor, damp_percent: float, inputs_I: torch.Tensor | None = None) -> InverseFactor:
     """Returns the factor of the damped inverse; H is symmetric, float32, and is not changed.
 
+    inputs_I: the order in which U has H's inputs; by default H's own.
     A dead input (H_ii = 0) gets the mean diagonal as its curvature: its weights round to nearest and move nothing.
     Raises NumericalError when float32, float64 and every damping step below 1 fail.
     """
@@ -44,11 +46,12 @@ def factorize(H_II: torch.Tensor, damp_percent: float) -> InverseFactor:
     mean_diagonal = float(diagonal_I.mean())
     if not bool(torch.isfinite(diagonal_I).all()):
         raise NumericalError("hessian", "The Hessian holds values that are not finite.")
+    order_I = torch.arange(H_II.shape[0], device=H_II.device) if inputs_I is None else inputs_I
     steps: list[str] = []
     damp = damp_percent
     while damp < LARGEST_DAMP_PERCENT or damp == damp_percent:
         for dtype in (torch.float32, torch.float64):
-            U_II = _try_factor(H_II, damp * mean_diagonal, mean_diagonal, dtype)
+            U_II = _try_factor(_reversed(H_II, order_I, dtype), damp * mean_diagonal, mean_diagonal)
             if U_II is not None:
                 return InverseFactor(U_II=U_II, damp_percent=damp, steps=tuple(steps))
             steps.append(f"{str(dtype).removeprefix('torch.')} failed at damp_percent {damp:g}")
@@ -79,12 +82,18 @@ def inverse_factor(A_II: torch.Tensor) -> torch.Tensor | None:
     return inverse_II
 
 
-def _try_factor(H_II: torch.Tensor, damp: float, mean_diagonal: float, dtype: torch.dtype) -> torch.Tensor | None:
-    damped_II = H_II.to(dtype, copy=True)
+def _reversed(H_II: torch.Tensor, order_I: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns J H J in an order of its inputs, in memory of its own."""
+    reversed_I = order_I.flip(0)
+    return H_II[reversed_I][:, reversed_I].to(dtype)
+
+
+def _try_factor(damped_II: torch.Tensor, damp: float, mean_diagonal: float) -> torch.Tensor | None:
+    """Returns U from J H J, which is overwritten: the widest linear's matrices are large."""
     diagonal_I = damped_II.diagonal()
     diagonal_I[diagonal_I == 0] = mean_diagonal if mean_diagonal > 0 else 1.0
     diagonal_I += damp
-    inverse_II = inverse_factor(damped_II.flip(0, 1))
-    if inverse_II is None or not bool(torch.isfinite(inverse_II).all()):
+    inverse_II = inverse_factor(damped_II)
+    if inverse_II is None or not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(inverse_II)):
         return None
     return inverse_II.flip(0, 1).float().contiguous()

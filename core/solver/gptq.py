@@ -63,10 +63,9 @@ def prepare_set(H_II: torch.Tensor, config: GPTQConfig) -> PreparedSet:
     """Chooses the order and factorizes once for all linears that share H; raises NumericalError as `factorize`."""
     order = solve_order(H_II.diagonal(), config.order, config.group_size)
     inputs_I = order.inputs_I
-    ordered_II = H_II[inputs_I][:, inputs_I] if config.order.sorts_columns else H_II
     return PreparedSet(
         order=order,
-        factor=factorize(ordered_II, config.damp_percent),
+        factor=factorize(H_II, config.damp_percent, inputs_I),
         diagonal_I=H_II.diagonal()[inputs_I],
     )
 

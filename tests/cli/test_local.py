@@ -160,3 +160,19 @@ def test_ctrl_c_keeps_the_finished_blocks_and_the_same_command_goes_on(local: Bi
     assert again.returncode == ExitCode.OK, again.stderr
     assert "Going on after" in again.stderr
     assert (target / "SHA256SUMS").is_file()
+
+
+def test_memory_for_activations_is_a_size(local: Bitmill, model: Path, tmp_path: Path):
+    """Units are understood and the bytes are the same under the tightest limit; anything else is refused by name."""
+    options = ("run", "--src", str(model), *SMALL, "--json")
+    for size in ("1kB", "2GB"):
+        done = local(*options, "--dst", str(tmp_path / size), "--activation-memory", size)
+        assert done.returncode == ExitCode.OK, done.stderr
+        summary = json.loads(done.stdout)
+        assert len(summary["seconds_by_block"]) == summary["blocks"]
+        assert summary["estimate"]["ram_bytes"] > 10**8
+    weights = [(tmp_path / size / "model.safetensors").read_bytes() for size in ("1kB", "2GB")]
+    assert weights[0] == weights[1]
+    refused = local(*options, "--dst", str(tmp_path / "no"), "--activation-memory", "plenty")
+    assert refused.returncode == ExitCode.USAGE
+    assert json.loads(refused.stderr)["error"]["field"] == "--activation-memory"

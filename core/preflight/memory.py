@@ -1,0 +1,94 @@
+"""How much memory a run takes, from shapes: the process, blocks, the solver's matrices, what calibration batches hold.
+
+The shares follow the engine's design and were measured on runs of known shapes. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from core.configs import CalibrationConfig, QuantizationConfig
+    from core.preflight.source import ModelFacts
+
+PROCESS_BYTES: Final = 560 * 10**6
+"""Interpreter, torch, transformers and compiled kernels."""
+SLACK: Final = 1.1
+"""What the C library keeps of freed memory."""
+TOKENS_PER_BATCH: Final = 2048
+FLOAT32_BYTES: Final = 4
+SHORT_BYTES: Final = 2
+# In matrices of I x I: at the factorization, and while a linear is solved, with and without a float path beside.
+_FACTORIZING = {False: 4.0, True: 7.0}
+_SOLVING = {False: 2.0, True: 6.0}
+# In matrices of O x I: weights, target, codes and what is compared, while a linear is solved.
+_WEIGHTS = 6.0
+# The block under way, the next one that is read, and the last one's codes and words that are written.
+_BLOCKS_IN_MODEL_DTYPE = 2.0
+_BYTES_OF_WRITTEN_WEIGHT = 1.5
+# Of one batch under way: gate, up and their product.
+_WIDE_TENSORS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """fixed_bytes: whatever the calibration. activation_bytes: what all batches hold; a limit on it is kept to."""
+
+    fixed_bytes: int
+    activation_bytes: int
+
+    def within(self, activation_memory: int | None) -> int:
+        """Returns the bytes that a run takes under a limit on what batches hold; None for no limit."""
+        held = self.activation_bytes
+        return self.fixed_bytes + (held if activation_memory is None else min(held, activation_memory))
+
+
+def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None) -> MemoryNeed:
+    """Returns what one run on a model takes at its peak."""
+    tokens = 0 if calibration is None else calibration.tokens
+    linears = {name: shape for name, shape in facts.linears.items() if name.startswith(facts.block_prefix)}
+    widest = max((columns for _, columns in linears.values()), default=0)
+    share = _float_share(config) if tokens else 0.0
+    itemsize = SHORT_BYTES if facts.dtype == "bfloat16" else FLOAT32_BYTES
+    between = tokens * facts.hidden_size * itemsize * (1 + share)
+    inside = tokens * itemsize * (2 * facts.hidden_size * (1 + share) + widest)
+    solver = max((_solver_bytes(shape, tokens, share) for shape in linears.values()), default=0.0)
+    largest = _largest_block(linears, facts.block_prefix)
+    blocks = largest * (_BLOCKS_IN_MODEL_DTYPE * itemsize + _BYTES_OF_WRITTEN_WEIGHT)
+    tallest = max((rows for rows, _ in linears.values()), default=0)
+    batch = min(tokens, TOKENS_PER_BATCH) * _WIDE_TENSORS * tallest * itemsize
+    walking = blocks + solver + batch
+    ends = _outside_elements(facts) * itemsize
+    return MemoryNeed(
+        fixed_bytes=int(SLACK * (PROCESS_BYTES + max(walking, ends))), activation_bytes=int(SLACK * (between + inside))
+    )
+
+
+def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:
+    rows, columns = shape
+    beside, square = share > 0, float(columns * columns) if tokens else 0.0
+    solving = _SOLVING[beside] * square + _WEIGHTS * rows * columns
+    return FLOAT32_BYTES * max(_FACTORIZING[beside] * square, solving)
+
+
+def _float_share(config: QuantizationConfig) -> float:
+    """Returns beside which share of the batches the float model runs."""
+    if not getattr(config, "mismatch_alpha", 0.0):
+        return 0.0
+    every: int = getattr(config, "mismatch_every", 1)
+    return 1 / every
+
+
+def _largest_block(linears: Mapping[str, tuple[int, int]], prefix: str) -> int:
+    by_block: Counter[str] = Counter()
+    for name, (rows, columns) in linears.items():
+        by_block[name.removeprefix(prefix).partition(".")[0]] += rows * columns
+    return max(by_block.values(), default=0)
+
+
+def _outside_elements(facts: ModelFacts) -> int:
+    """Embedding, head and norms, which are read once to make the first block's inputs."""
+    return sum(tensor.elements for name, tensor in facts.tensors.items() if not name.startswith(facts.block_prefix))
