@@ -57,11 +57,12 @@ def estimate(
     tokens = calibration.tokens if calibration is not None else 0
     activations = tokens * facts.hidden_size * FLOAT32_BYTES
     spilled = 0 if activation_memory is None else max(need.activation_bytes - activation_memory, 0)
-    artifact = _artifact_bytes(facts, config)
+    kept, packed = _artifact_bytes(facts, config)
+    artifacts = len(formats) * (kept + packed)
     return Estimate(
         ram_bytes=need.within(activation_memory),
-        disk_bytes=int(SAFETY * ((1 + len(formats)) * artifact + 2 * activations)) + spilled,
-        artifact_bytes=len(formats) * artifact,
+        disk_bytes=int(SAFETY * (packed + artifacts + 2 * activations)) + spilled,
+        artifact_bytes=artifacts,
     )
 
 
@@ -103,12 +104,13 @@ def default_activation_memory() -> int:
     return available_memory() // 2
 
 
-def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> int:
+def _artifact_bytes(facts: ModelFacts, config: QuantizationConfig) -> tuple[int, int]:
+    """Returns what is copied as it is with the files beside, and the packed linears, which blocks hold before that."""
     parts = {name: config.for_linear(name) for name in facts.linears}
     packed = {name: _packed_bytes(*facts.linears[name], part) for name, part in parts.items() if part is not None}
     replaced = (facts.tensors.get(f"{name}.weight") for name in packed)  # a tied head has no tensor of its own
     kept = facts.total_bytes - sum(tensor.nbytes for tensor in replaced if tensor is not None)
-    return kept + sum(packed.values()) + SIDE_FILES_BYTES
+    return kept + SIDE_FILES_BYTES, sum(packed.values())
 
 
 def _packed_bytes(rows: int, columns: int, config: QuantizationConfig) -> int:
