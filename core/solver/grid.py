@@ -47,14 +47,21 @@ def minmax_grid(W_OGS: torch.Tensor, *, bits: int, sym: bool) -> Grid:
 
 @span(Work.SEARCH)
 def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym: bool, signed: bool = False) -> Grid:
-    """Picks, per row and group, the shrunk range with the least Σ_j c_j (w_j - s·(clip(round(w_j/s)+z) - z))².
+    """Picks, per row and group, the grid with the least Σ_j c_j (w_j - s·(clip(round(w_j/s)+z) - z))².
 
-    cost_GS holds c_j ≥ 0, float32 [G, S]; every one of SHRINK_FACTORS is tried. Raises NumericalError as `minmax_grid`.
+    cost_GS holds c_j ≥ 0, float32 [G, S]. Scales are those of the range shrunk by SHRINK_FACTORS, with either sign
+    where `signed` and symmetric; an asymmetric grid has the best zero of all for its scale, bound to no range. Raises
+    NumericalError as `minmax_grid`.
     """
     low_OG, high_OG = _range(W_OGS, sym=sym)
     factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32, device=W_OGS.device)
     candidates = _ranged_grid(low_OG[..., None] * factors_K, high_OG[..., None] * factors_K, bits=bits, sym=sym)
-    if sym and signed:
+    if not sym:
+        best_OG, zeros_OG = kernels.best_scale_and_zero(
+            W_OGS, cost_GS, candidates.scales_OG, candidates.zeros_OG[..., 0], top_code(bits)
+        )
+        return Grid(scales_OG=candidates.scales_OG.gather(-1, best_OG[..., None])[..., 0], zeros_OG=zeros_OG)
+    if signed:
         candidates = _with_signed(candidates, W_OGS, bits)
     best_OG = kernels.best_candidate(W_OGS, cost_GS, candidates.scales_OG, candidates.zeros_OG, top_code(bits))
     pick = best_OG[..., None]

@@ -46,6 +46,23 @@ def best_candidate(
     return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
 
 
+def best_scale_and_zero(
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OG: torch.Tensor, top_code: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns, per row and group, the scale's index, int64 [O, G], and the zero, float32 [O, G], of the least loss.
+
+    Scales are positive. The loss of a scale is a convex sequence over zeros: it is that for each weight, whose distance
+    to the levels stays while they hold its nearest one and grows by ever more beyond. So a walk downhill from zeros_OG
+    finds the best of all zeros from 0 to top_code.
+    """
+    run = reference.best_scale_and_zero
+    if W_OGS.device.type == "cpu" and trouble() is None:
+        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+
+        run = numba_kernels.best_scale_and_zero
+    return run(W_OGS, cost_GS, scales_OGK, zeros_OG, top_code)
+
+
 def refine_codes(
     G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
 ) -> torch.Tensor:

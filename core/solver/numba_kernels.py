@@ -1,4 +1,4 @@
-"""The loops that torch cannot fuse, compiled for the CPU by Numba: column solve, scale search and refinement.
+"""The loops that torch cannot fuse, compiled for the CPU by Numba: column solve, searches and refinement.
 
 Each has a plain torch twin in `core.solver.reference`, the oracle of the tests. Rows are independent, so the outer loop
 is parallel and the result does not hang on the number of threads. Columns wait for one another, so it is rows that lie
@@ -69,6 +69,27 @@ def best_candidate(
         best_OG.numpy(),
     )
     return best_OG
+
+
+def best_scale_and_zero(
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OG: torch.Tensor, top_code: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns, per row and group, the scale's index, int64 [O, G], and the zero, float32 [O, G], of the least loss.
+
+    Every whole zero from 0 to top_code counts, for each of the positive scales; zeros_OG is where the walk starts. All
+    float32 on the CPU; made contiguous where they are not.
+    """
+    best_OG = torch.empty(W_OGS.shape[:2], dtype=torch.int64)
+    found_OG = zeros_OG.clone(memory_format=torch.contiguous_format)
+    _best_scale_and_zero(
+        W_OGS.contiguous().numpy(),
+        cost_GS.contiguous().numpy(),
+        scales_OGK.contiguous().numpy(),
+        np.float32(top_code),
+        best_OG.numpy(),
+        found_OG.numpy(),
+    )
+    return best_OG, found_OG
 
 
 def refine_codes(
@@ -156,6 +177,68 @@ def _best_candidate(
                 if loss[k] < loss[winner]:
                     winner = k
             best[row, group] = winner
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _best_scale_and_zero(
+    W: Floats, cost: Floats, scales: Floats, top: np.float32, best: npt.NDArray[np.int64], zeros: Floats
+) -> None:
+    rows, groups = W.shape[:2]
+    lanes = scales.shape[2]
+    for row in numba.prange(rows):
+        scale = np.empty(lanes, dtype=np.float32)
+        inverse = np.empty(lanes, dtype=np.float32)
+        zero = np.empty(lanes, dtype=np.float32)
+        losses = np.empty((3, lanes), dtype=np.float32)
+        lane = np.empty(lanes, dtype=np.int64)
+        for group in range(groups):
+            for k in range(lanes):
+                scale[k] = scales[row, group, k]
+                inverse[k] = np.float32(1.0) / scale[k]
+                zero[k] = zeros[row, group]
+                lane[k] = k
+            live = lanes
+            least = np.float32(np.inf)
+            while live > 0:
+                _losses_about(W[row, group], cost[group], scale[:live], inverse[:live], zero[:live], top, losses)
+                left = 0
+                for k in range(live):
+                    if losses[1, k] < least:
+                        least = losses[1, k]
+                        best[row, group] = lane[k]
+                        zeros[row, group] = zero[k]
+                    step = np.float32(0.0)
+                    if zero[k] < top and losses[2, k] < losses[1, k]:
+                        step = np.float32(1.0)
+                    elif zero[k] > 0 and losses[0, k] < losses[1, k]:
+                        step = np.float32(-1.0)
+                    if step != 0:
+                        scale[left], inverse[left], lane[left] = scale[k], inverse[k], lane[k]
+                        zero[left] = zero[k] + step
+                        left += 1
+                live = left
+
+
+@numba.njit(cache=True, nogil=True)
+def _losses_about(
+    W: Floats, cost: Floats, scale: Floats, inverse: Floats, zero: Floats, top: np.float32, losses: Floats
+) -> None:
+    """Writes a group's weighted loss on each lane's grid with the zero one lower, as it is, and one higher."""
+    one = np.float32(1.0)
+    losses[:, : scale.shape[0]] = np.float32(0.0)
+    for offset in range(W.shape[0]):
+        weight = W[offset]
+        price = cost[offset]
+        for k in range(scale.shape[0]):
+            level = (weight * inverse[k] + _ROUND) - _ROUND
+            low = -zero[k]
+            high = low + top
+            below = weight - scale[k] * min(max(level, low + one), high + one)
+            here = weight - scale[k] * min(max(level, low), high)
+            above = weight - scale[k] * min(max(level, low - one), high - one)
+            losses[0, k] += price * below * below
+            losses[1, k] += price * here * here
+            losses[2, k] += price * above * above
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

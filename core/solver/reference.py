@@ -33,6 +33,39 @@ def best_candidate(
     return torch.stack(losses, dim=-1).argmin(dim=-1)
 
 
+def best_scale_and_zero(
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OG: torch.Tensor, top_code: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the best scale's index and its best zero per row and group; same contract as the kernel's."""
+    found = [
+        _downhill(W_OGS, cost_GS, scales_OGK[..., k, None], zeros_OG[..., None], top_code)
+        for k in range(scales_OGK.shape[-1])
+    ]
+    best_OG = torch.stack([loss_OG for loss_OG, _ in found], dim=-1).argmin(dim=-1)
+    zeros_OGK = torch.stack([zero_OG for _, zero_OG in found], dim=-1)
+    return best_OG, zeros_OGK.gather(-1, best_OG[..., None])[..., 0]
+
+
+def _downhill(
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scale_OG1: torch.Tensor, zero_OG1: torch.Tensor, top_code: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Walks each group's zero to where neither neighbour has a lower loss; returns loss and zero, [O, G] each."""
+    level_OGS = torch.round(W_OGS * (1.0 / scale_OG1))
+
+    def loss(zero_OG1: torch.Tensor) -> torch.Tensor:
+        inside_OGS = torch.minimum(torch.maximum(level_OGS, -zero_OG1), top_code - zero_OG1)
+        lost_OG1 = ((W_OGS - scale_OG1 * inside_OGS) ** 2 * cost_GS).sum(dim=-1, keepdim=True)
+        return torch.where((zero_OG1 < 0) | (zero_OG1 > top_code), torch.inf, lost_OG1)
+
+    while True:
+        here_OG1 = loss(zero_OG1)
+        up_OG1 = loss(zero_OG1 + 1) < here_OG1
+        down_OG1 = ~up_OG1 & (loss(zero_OG1 - 1) < here_OG1)
+        if not bool((up_OG1 | down_OG1).any()):
+            return here_OG1[..., 0], zero_OG1[..., 0]
+        zero_OG1 = zero_OG1 + up_OG1.float() - down_OG1.float()
+
+
 def refine_codes(
     G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
 ) -> torch.Tensor:

@@ -23,10 +23,11 @@ def warm_up() -> None:
     statistics = HessianAccumulator(WIDTH, X_NI.device)
     statistics.add(X_NI)
     rows_of(X_NI.bfloat16()).add_gram(torch.zeros(WIDTH, WIDTH))
-    config = GPTQConfig(bits=4, group_size=WIDTH)
     H_II = statistics.finish().hessian_II
-    weight = solve(W_OI, prepare_set(H_II, config), config).weight
-    refine(weight, W_OI, H_II, damp=0.01, rounds=1)
+    for sym in (True, False):
+        config = GPTQConfig(bits=4, group_size=WIDTH, sym=sym)
+        weight = solve(W_OI, prepare_set(H_II, config), config).weight
+        refine(weight, W_OI, H_II, damp=0.01, rounds=1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.errors import NumericalError
 from core.solver import grid
@@ -69,3 +73,63 @@ def test_a_signed_scale_reaches_the_largest_weight() -> None:
         codes = grid.encode(W_OGS[0], fitted.scales_OG, fitted.zeros_OG, 4)
         differences.append(float((fitted.scales_OG * (codes - fitted.zeros_OG) - W_OGS[0]).square().sum()))
     assert differences[0] < 0.5 * differences[1]
+
+
+def _losses(W_OGS: torch.Tensor, cost_GS: torch.Tensor, fitted: grid.Grid, bits: int) -> torch.Tensor:
+    """Returns the weighted squared differences [O, G] in float64."""
+    scales, zeros = fitted.scales_OG[..., None].double(), fitted.zeros_OG[..., None].double()
+    codes = (torch.round(W_OGS.double() / scales) + zeros).clamp(0, grid.top_code(bits))
+    return (cost_GS.double() * (W_OGS - scales * (codes - zeros)) ** 2).sum(-1)
+
+
+def _skewed_groups(seed: int, rows: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns groups [rows, 2, size] that lie beside 0, some on one side of it, with outliers, and costs [2, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    W_OGS = torch.randn(rows, 2, size, generator=generator) * 0.1
+    W_OGS += torch.randn(rows, 2, 1, generator=generator) * 0.15
+    W_OGS[::3, :, 0] *= 6
+    return W_OGS, torch.rand(2, size, generator=generator) ** 3 + 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4]), size=st.sampled_from([2, 5, 16]))
+def test_a_search_finds_the_best_of_all_zeros(seed: int, bits: int, size: int) -> None:
+    """The walk over zeros ends where trying every scale with every zero does."""
+    W_OGS, cost_GS = _skewed_groups(seed, 6, size)
+    widest_OG = grid.minmax_grid(W_OGS, bits=bits, sym=False).scales_OG
+    reach_OG = W_OGS.amax(-1).clamp(min=0) - W_OGS.amin(-1).clamp(max=0)
+    least_OG = torch.full_like(widest_OG, torch.inf, dtype=torch.float64)
+    for factor, zero in itertools.product(grid.SHRINK_FACTORS, range(2**bits)):
+        scales_OG = grid.stored_scale(reach_OG * factor / grid.top_code(bits))
+        tried = grid.Grid(scales_OG=scales_OG, zeros_OG=torch.full_like(scales_OG, float(zero)))
+        least_OG = torch.minimum(least_OG, _losses(W_OGS, cost_GS, tried, bits))
+    found_OG = _losses(W_OGS, cost_GS, grid.searched_grid(W_OGS, cost_GS, bits=bits, sym=False), bits)
+    torch.testing.assert_close(found_OG, least_OG, rtol=1e-4, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4, 8]))
+def test_a_free_zero_is_never_worse_than_the_shrunk_range_s_own(seed: int, bits: int) -> None:
+    """Each shrunk range with the zero that it has by itself is where a walk starts."""
+    W_OGS, cost_GS = _skewed_groups(seed, 8, 32)
+    found = grid.searched_grid(W_OGS, cost_GS, bits=bits, sym=False)
+    found_OG = _losses(W_OGS, cost_GS, found, bits)
+    for factor in grid.SHRINK_FACTORS:
+        bound = grid.minmax_grid(W_OGS * factor, bits=bits, sym=False)
+        assert bool((found_OG <= _losses(W_OGS, cost_GS, bound, bits) * (1 + 1e-4) + 1e-9).all())
+    assert torch.equal(found.zeros_OG, found.zeros_OG.round())
+    assert 0 <= float(found.zeros_OG.min()) <= float(found.zeros_OG.max()) <= grid.top_code(bits)
+    assert torch.equal(found.scales_OG, found.scales_OG.half().float())
+
+
+def test_free_zeros_gain_where_few_levels_meet_skewed_groups() -> None:
+    """At 2 bits the best zero of a group is often another one than its range's, and worth it."""
+    W_OGS, cost_GS = _skewed_groups(1, 64, 32)
+    bound = torch.stack(
+        [
+            _losses(W_OGS, cost_GS, grid.minmax_grid(W_OGS * factor, bits=2, sym=False), 2)
+            for factor in grid.SHRINK_FACTORS
+        ]
+    )
+    found = _losses(W_OGS, cost_GS, grid.searched_grid(W_OGS, cost_GS, bits=2, sym=False), 2)
+    assert float(found.sum()) < 0.97 * float(bound.amin(dim=0).sum())

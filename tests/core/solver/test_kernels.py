@@ -62,3 +62,16 @@ def test_the_search_kernel_equals_the_reference(bits: int, sym: bool) -> None:
     best = numba_kernels.best_candidate(W_OGS, cost_GS, scales, zeros, grid.top_code(bits))
     expected = reference.best_candidate(W_OGS, cost_GS, scales, zeros, grid.top_code(bits))
     assert float((best == expected).float().mean()) > 0.98
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_the_search_for_zeros_equals_the_reference(bits: int) -> None:
+    """Compiled and plain walks end at the same scale and zero, but for ties within float rounding."""
+    W_OGS = grid.in_groups(random_weight(21, 72), 24)
+    cost_GS = torch.rand(3, 24, generator=torch.Generator().manual_seed(6))
+    start = grid.minmax_grid(W_OGS, bits=bits, sym=False)
+    scales = grid.stored_scale(start.scales_OG[..., None] * torch.linspace(1.0, 0.4, 13))
+    found = numba_kernels.best_scale_and_zero(W_OGS, cost_GS, scales, start.zeros_OG, grid.top_code(bits))
+    expected = reference.best_scale_and_zero(W_OGS, cost_GS, scales, start.zeros_OG, grid.top_code(bits))
+    for compiled, plain in zip(found, expected, strict=True):
+        assert float((compiled == plain).float().mean()) > 0.98

@@ -8,6 +8,7 @@ import torch
 
 from core.configs import GPTQConfig, Order
 from core.solver.gptq import prepare_set, solve
+from core.solver.grid import encode
 from core.solver.loss import quadratic_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
@@ -68,6 +69,22 @@ def test_what_is_stored_stays_on_the_grid() -> None:
     assert bool((solved.scales_OG < 0).any())
     assert torch.equal(refined.scales_OG < 0, solved.scales_OG < 0)
     assert torch.equal(refined.zeros_OG, solved.zeros_OG)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_zeros_move_where_that_lowers_the_loss(bits: int) -> None:
+    """From zeros that are off by one, refinement that may move them ends clearly lower than with the zeros held."""
+    target_OI, H_II = random_weight(32, 32) + 0.04, hessian_of(correlated_inputs(300, 32))
+    start = round_to_nearest(target_OI, bits=bits, group_size=16, sym=False)
+    zeros_OG = (start.zeros_OG.int() - 1).clamp(min=0).to(torch.uint8)
+    group_I = start.g_idx_I.long()
+    codes_OI = encode(target_OI, start.scales_OG.float()[:, group_I], zeros_OG.float()[:, group_I], bits)
+    wrong = replace(start, zeros_OG=zeros_OG, codes_OI=codes_OI)
+    moved, held = (refine(weight, target_OI, H_II, damp=0.0, rounds=8) for weight in (wrong, replace(wrong, sym=True)))
+    assert torch.equal(held.zeros_OG, zeros_OG)
+    assert not torch.equal(moved.zeros_OG, zeros_OG)
+    assert int(moved.zeros_OG.max()) < 2**bits
+    assert _loss(moved, target_OI, H_II, 0.0) < 0.85 * _loss(held, target_OI, H_II, 0.0)
 
 
 def test_rounding_has_nothing_to_refine_under_an_isotropic_hessian() -> None:
