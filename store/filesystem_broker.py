@@ -13,9 +13,10 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import structlog
 from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
+
+from store.wake_ups import read_wake_up
 
 TRANSPORT = "store.filesystem_broker:Transport"
 STALE_SECONDS = 3600.0
@@ -94,7 +95,7 @@ class Channel(filesystem.Channel):
         raise Empty
 
     def _take(self, path: Path) -> dict[str, Any] | None:
-        """Returns the message, or None where another consumer was faster or the file holds none."""
+        """Returns the message, or None where another consumer was faster or the file holds no wake-up."""
         taken = Path(self.processed_folder) / path.name
         try:
             path.rename(taken)
@@ -102,24 +103,7 @@ class Channel(filesystem.Channel):
             return None
         content = taken.read_bytes()
         taken.unlink(missing_ok=True)
-        message = _parse(content)
-        if message is None:
-            structlog.get_logger().warning("broken_message_dropped", file=path.name, size_bytes=len(content))
-        return message
-
-
-def _parse(content: bytes) -> dict[str, Any] | None:
-    try:
-        message = json.loads(content)
-    except ValueError:
-        return None
-    whole = (
-        isinstance(message, dict)
-        and isinstance(message.get("body"), str)
-        and isinstance(message.get("properties"), dict)
-        and {"delivery_tag", "delivery_info"} <= message["properties"].keys()
-    )
-    return message if whole else None
+        return read_wake_up(content, path.name)
 
 
 class Transport(filesystem.Transport):

@@ -5,6 +5,7 @@ Losing a wake-up or sending one twice does no harm, so sending never waits for l
 
 from __future__ import annotations
 
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,15 +16,17 @@ from kombu import Queue
 from kombu.exceptions import ChannelError, KombuError
 
 from store import filesystem_broker
+from store.wake_ups import RUN_NEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from store.settings import StoreSettings
 
-RUN_NEXT = "bitmill.run_next"
 BREAKER_SECONDS = 5.0
 KEY_PREFIX = "bitmill:"
+# By its name alone: an installation on the filesystem broker does not load the Redis client.
+REDIS_TRANSPORT = "store.redis_broker:Transport"
 
 _REDIS_OPTIONS: Mapping[str, Any] = {
     "visibility_timeout": 300,
@@ -55,7 +58,14 @@ def _uses_redis(settings: StoreSettings) -> bool:
 def _configured(settings: StoreSettings, redis_options: dict[str, Any], *, disable_prefetch: bool) -> Celery:
     app = Celery("bitmill", set_as_current=False)
     if _uses_redis(settings):
-        app.conf.update(broker_url=settings.broker_url, broker_transport_options=redis_options)
+        app.conf.update(
+            broker_url=settings.broker_url,
+            broker_transport=REDIS_TRANSPORT,
+            broker_transport_options=redis_options,
+        )
+        if urlsplit(settings.broker_url).scheme == "rediss":
+            # What the URL says about certificates has precedence.
+            app.conf.update(broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED})
     else:
         app.conf.update(
             broker_url="filesystem://localhost",  # kombu warns about a URL without a host

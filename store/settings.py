@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from store.wake_ups import QUEUE_CLASS
+
 BROKER_SCHEMES = ("filesystem", "redis", "rediss")
 DATABASE_SCHEMES = ("sqlite", "postgresql+psycopg")
 ARTIFACT_SCHEMES = ("file", "s3")
 OTLP_SCHEMES = ("http", "https")
-# Part of a file name in the filesystem broker and of a key in Redis.
-_QUEUE_CLASS = re.compile(r"[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class StoreSettings(BaseSettings):
         names = [root.name for root in self.model_roots]
         if len(set(names)) != len(names):
             raise ValueError("model_roots: two roots have one name; give one of them as name=path")
-        if not all(_QUEUE_CLASS.fullmatch(name) for name in self.queue_classes) or not self.queue_classes:
+        if not all(re.fullmatch(QUEUE_CLASS, name) for name in self.queue_classes) or not self.queue_classes:
             raise ValueError("queue_classes: a name may hold lower-case letters, digits, - and _ only")
         return self
 

@@ -7,7 +7,7 @@ from celery import Celery
 
 from store.errors import StorageUnavailableError
 from store.jobs import Job
-from store.queue import RUN_NEXT
+from store.wake_ups import RUN_NEXT
 from worker.faults import FaultPoint
 from worker.lease import lease_clock
 from worker.services import Services

@@ -10,7 +10,8 @@ import redis
 from store.jobs import JobState
 from store.queue import KEY_PREFIX
 from tests.fault.checker import check
-from tests.fault.deployment import Deployment, wait_for
+from tests.fault.deployment import Deployment
+from tests.store.broken_messages import BROKEN_MESSAGES
 
 CLASSIFIED_SECONDS = 5
 FAULTS = {"segv": "child_crashed", "memory": "out_of_memory", "exit": "child_exited"}
@@ -47,14 +48,7 @@ def test_r13_poison_does_not_stop_the_queue(deployment: Deployment, undisturbed:
     behind = deployment.submit("behind", queue="default")
     worker = deployment.worker(stall_limit_seconds=3)
 
-    def ran() -> bool:
-        """Starts the worker anew where it has ended, as a process manager does: Celery ends at such a message."""
-        nonlocal worker
-        if not worker.running:
-            worker = deployment.worker(stall_limit_seconds=3)
-        return deployment.job(behind.id).state is JobState.SUCCEEDED
-
-    wait_for(ran, "the queue stands still")
+    assert deployment.wait(behind).state is JobState.SUCCEEDED
     codes = []
     for job in (crashing, hanging, senseless):
         ended = deployment.wait(job)
@@ -62,18 +56,17 @@ def test_r13_poison_does_not_stop_the_queue(deployment: Deployment, undisturbed:
         assert ended.error is not None
         codes.append(ended.error.code)
     assert codes == ["poison_job", "poison_job", "spec_invalid"]
+    assert worker.running
     check(deployment, [crashing, hanging, senseless, behind], undisturbed)
 
 
 def spoil_the_broker(deployment: Deployment) -> None:
     """Puts messages into the queue that are none."""
-    broken = (b'{"body": "trunc', b"\x00\xff", b"[]", b"{}")
     if deployment.settings.broker_url.startswith("redis"):
-        client = redis.Redis.from_url(deployment.settings.broker_url)
-        client.lpush(f"{KEY_PREFIX}default", broken[0])
-        client.close()
+        with redis.Redis.from_url(deployment.settings.broker_url) as client:
+            client.lpush(f"{KEY_PREFIX}default", *BROKEN_MESSAGES.values())
         return
     folder = deployment.settings.broker_dir / "messages"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, content in enumerate(broken):
+    for number, content in enumerate(BROKEN_MESSAGES.values()):
         (folder / f"{number}.default.msg").write_bytes(content)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from store.queue import RUN_NEXT, make_celery
+from store.queue import make_celery
 from store.settings import settings_from_env
+from store.wake_ups import RUN_NEXT
 
 app = make_celery(settings_from_env())
 

@@ -14,6 +14,8 @@ from kombu import Connection
 from kombu.simple import SimpleQueue
 
 from store import filesystem_broker
+from store.queue import Waker
+from store.settings import StoreSettings
 
 MESSAGES = 60
 CONSUMERS = 4
@@ -33,22 +35,23 @@ def _connect(folder: Path) -> Connection:
     )
 
 
-def _publish(folder: Path, queue: str, *payloads: object) -> None:
-    with _connect(folder) as connection:
-        producer = connection.Producer()
-        for payload in payloads:
-            producer.publish(payload, routing_key=queue, exchange="")
+def _publish(folder: Path, queue: str, *hints: str) -> None:
+    waker = Waker(StoreSettings(broker_url=f"filesystem://{folder}"))
+    for hint in hints:
+        assert waker.wake(queue, hint)
+    waker.close()
 
 
-def _consume(folder: Path, queue: str, start: threading.Barrier) -> list[object]:
-    received: list[object] = []
+def _consume(folder: Path, queue: str, start: threading.Barrier) -> list[str]:
+    received: list[str] = []
     with _connect(folder) as connection:
         simple: SimpleQueue = connection.SimpleQueue(queue)
         start.wait()
         try:
             while True:
                 message = simple.get(timeout=1)
-                received.append(message.payload)
+                _, options, _ = message.payload
+                received.append(options["hint"])
                 message.ack()
         except simple.Empty:
             return received
@@ -58,12 +61,13 @@ def _consume(folder: Path, queue: str, start: threading.Barrier) -> list[object]
 
 def test_each_message_is_taken_once(folder: Path) -> None:
     """Consumers that compete for one queue together get every message, and none twice."""
-    _publish(folder, "default", *range(MESSAGES))
+    hints = [str(number) for number in range(MESSAGES)]
+    _publish(folder, "default", *hints)
     start = threading.Barrier(CONSUMERS)
     with ThreadPoolExecutor(CONSUMERS) as pool:
         runs = [pool.submit(_consume, folder, "default", start) for _ in range(CONSUMERS)]
-        counted = Counter(payload for run in runs for payload in run.result())
-    assert counted == Counter(range(MESSAGES))
+        counted = Counter(hint for run in runs for hint in run.result())
+    assert counted == Counter(hints)
     assert not [path for path in folder.rglob("*") if path.is_file()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -13,28 +14,16 @@ from pathlib import Path
 
 import celery
 import pytest
+import redis
 
-from store.queue import BREAKER_SECONDS, Waker, make_celery
+from store.queue import BREAKER_SECONDS, KEY_PREFIX, Waker, make_celery
 from store.settings import StoreSettings
 from tests.servers import RedisServer, free_port
+from tests.store.broken_messages import BROKEN_MESSAGES
 
 ARRIVES_SECONDS = 60.0
 # What a request may lose on a broker that does not answer.
 SENDER_SECONDS = 3.0
-
-BROKEN_MESSAGES = {
-    "empty": b"",
-    "truncated": b'{"body": "W1siZGVmYXVsdCJdLCB7fSwge31d", "content-en',
-    "not JSON": b"\x00\xff\xfe",
-    "a list": b"[1, 2, 3]",
-    "no body": b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}',
-    "no properties": b'{"body": "e30="}',
-    "a body that is no task": (
-        b'{"body": "e30=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {},'
-        b' "properties": {"delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": "default"},'
-        b' "body_encoding": "base64"}}'
-    ),
-}
 
 
 @pytest.fixture(params=["filesystem", "redis"])
@@ -42,12 +31,6 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
     """Settings that name a broker of each kind."""
     url = "filesystem://" if request.param == "filesystem" else request.getfixturevalue("redis_url")
     return StoreSettings(data_dir=tmp_path / "data", broker_url=url)
-
-
-@pytest.fixture
-def folder_settings(tmp_path: Path) -> StoreSettings:
-    """Settings that name the filesystem broker."""
-    return StoreSettings(data_dir=tmp_path / "data")
 
 
 @contextmanager
@@ -100,23 +83,49 @@ def test_wake_up_reaches_a_worker(settings: StoreSettings, tmp_path: Path) -> No
     waker.close()
 
 
-def test_broken_messages_do_not_stop_the_consumer(folder_settings: StoreSettings, tmp_path: Path) -> None:
-    """Truncated, empty and senseless files are dropped by a real worker, which then runs the next wake-up."""
-    log = tmp_path / "log"
-    messages = folder_settings.broker_dir / "messages"
-    messages.mkdir(parents=True)
-    for number, content in enumerate(BROKEN_MESSAGES.values()):
-        (messages / f"{number}.default.msg").write_bytes(content)
-    waker = Waker(folder_settings)
-    assert waker.wake("default", "after")
-    with _worker(folder_settings, log) as worker:
-        _wait(lambda: _arrived(log) == ["default after"])
-        (messages / "0.default.msg").write_bytes(BROKEN_MESSAGES["truncated"])
-        _wait(lambda: not list(messages.iterdir()))
-        assert waker.wake("default", "again")
-        _wait(lambda: _arrived(log) == ["default after", "default again"])
+class Queue:
+    """The queue as it lies in the broker, for whoever writes into it without Celery."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._folder = settings.broker_dir / "messages"
+        self._url = settings.broker_url if settings.broker_url.startswith("redis") else None
+
+    def put(self, content: bytes) -> None:
+        """Adds a message behind those that are there."""
+        if self._url is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / f"{time.time_ns()}.default.msg").write_bytes(content)
+            return
+        with redis.Redis.from_url(self._url) as client:
+            client.lpush(f"{KEY_PREFIX}default", content)
+
+    @property
+    def left(self) -> int:
+        """How many messages wait or are held as not acknowledged."""
+        if self._url is None:
+            return len([path for path in self._folder.parent.rglob("*") if path.is_file()])
+        with redis.Redis.from_url(self._url) as client:
+            return int(client.llen(f"{KEY_PREFIX}default")) + int(client.hlen(f"{KEY_PREFIX}unacked"))
+
+
+def test_broken_messages_do_not_stop_the_consumer(settings: StoreSettings, tmp_path: Path) -> None:
+    """Whatever lies in the queue, a real worker drops it, says so, holds nothing of it and runs the next wake-up."""
+    log, queue = tmp_path / "log", Queue(settings)
+    for content in BROKEN_MESSAGES.values():
+        queue.put(content)
+    waker = Waker(settings)
+    assert waker.wake("default", "first")
+    with _worker(settings, log) as worker:
+        _wait(lambda: _arrived(log) == ["default first"])
+        hints = [str(number) for number in range(len(BROKEN_MESSAGES))]
+        for hint, content in zip(hints, BROKEN_MESSAGES.values(), strict=True):
+            queue.put(content)
+            assert waker.wake("default", hint)
+        _wait(lambda: len(_arrived(log)) > len(hints))
+        assert sorted(_arrived(log)) == sorted(f"default {hint}" for hint in ["first", *hints])
+        _wait(lambda: queue.left == 0)
         assert worker.poll() is None
-    assert not list((folder_settings.broker_dir / "taken").iterdir())
+    assert "broken_message_dropped" in (tmp_path / "worker.log").read_text()
     waker.close()
 
 
@@ -168,7 +177,7 @@ def test_unusable_folder_is_a_dead_broker(tmp_path: Path) -> None:
 def test_application_is_set_up_as_designed(settings: StoreSettings) -> None:
     """The settings that delivery, recovery and safety rest on, and no process-wide default application."""
     app = make_celery(settings)
-    redis = settings.broker_url.startswith("redis")
+    on_redis = settings.broker_url.startswith("redis")
     expected = {
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
@@ -178,7 +187,7 @@ def test_application_is_set_up_as_designed(settings: StoreSettings) -> None:
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_backend": None,
-        "worker_disable_prefetch": redis,
+        "worker_disable_prefetch": on_redis,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
@@ -189,6 +198,17 @@ def test_application_is_set_up_as_designed(settings: StoreSettings) -> None:
     assert {name: app.conf[name] for name in expected} == expected
     options = app.conf.broker_transport_options
     assert (options.get("visibility_timeout"), options.get("polling_interval")) == (
-        (300, None) if redis else (None, 0.25)
+        (300, None) if on_redis else (None, 0.25)
     )
     assert celery.current_app.main != app.main
+
+
+def test_redis_over_tls_checks_the_server() -> None:
+    """Unless the URL says otherwise."""
+
+    def asked_of(url: str) -> object:
+        return make_celery(StoreSettings(broker_url=url)).connection_for_read().ssl
+
+    assert asked_of("rediss://broker:6379/0") == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert asked_of("rediss://broker:6379/0?ssl_cert_reqs=none") == {"ssl_cert_reqs": ssl.CERT_NONE}
+    assert asked_of("redis://broker:6379/0") is False

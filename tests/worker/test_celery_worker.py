@@ -114,16 +114,6 @@ def test_a_cancel_through_the_database_reaches_the_child(bench: Bench, tmp_path:
         assert bench.wait(job_id, finished, 5).state is JobState.CANCELLED
 
 
-def test_a_truncated_message_does_not_stop_the_worker(bench: Bench, tmp_path: Path):
-    """Rubbish in the filesystem broker's folder is stepped over."""
-    folder = bench.services.settings.broker_dir / "messages"
-    folder.mkdir(parents=True)
-    (folder / "1_broken.default.msg").write_text('{"body": "trunc')
-    job_id = bench.submit().id
-    with celery_worker(bench.services.settings, tmp_path / "worker.log"):
-        assert bench.wait(job_id, finished).state is JobState.SUCCEEDED
-
-
 def _gone(process: psutil.Process, seconds: float) -> bool:
     try:
         process.wait(seconds)
