@@ -52,7 +52,7 @@ class PostgresServer:
 
     def _run(self, statement: str) -> None:
         plain = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(plain, autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(plain, autocommit=True, connect_timeout=60) as connection:
             connection.execute(statement.encode())
 
 
