@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 from typing import ClassVar
 
@@ -17,19 +18,36 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import update
 
 from store.errors import LeaseLostError, WrongStateError
 from store.jobs import HELD_STATES, TRANSITIONS, JobProgress, JobState, Stage
+from store.repository.clock import database_time
 from store.session import Database
+from store.tables import jobs
 from tests.conformance.samples import BROKEN, FILES, submit
 
 MAX_ATTEMPTS = 2
+FAR_SECONDS = 3600
+
+
+class Deadline(Enum):
+    """Where a job's deadline is."""
+
+    NONE = None
+    AHEAD = FAR_SECONDS
+    PASSED = -1
 
 
 @dataclass(slots=True)
 class Model:
-    """What the job must be. expired: whether its lease has run out. The newest lease token equals `attempt`."""
+    """What the job must be. expired: whether its lease has run out. The newest lease token equals `attempt`.
 
+    renewed: where a retry puts the deadline, which is as long as the submit's.
+    """
+
+    renewed: Deadline
+    deadline: Deadline
     state: JobState = JobState.QUEUED
     attempt: int = 0
     failures: int = 0
@@ -41,18 +59,30 @@ class JobMachine(RuleBasedStateMachine):
 
     database: ClassVar[Database]
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(deadline=st.sampled_from([*Deadline, Deadline.AHEAD]))
+    def start(self, deadline: Deadline) -> None:
         """Submits the job."""
-        self.model = Model()
-        self.job_id = submit(self.database, max_attempts=MAX_ATTEMPTS, queue_class="walk").id
+        self.model = Model(deadline, deadline)
+        self.job_id = submit(
+            self.database, max_attempts=MAX_ATTEMPTS, queue_class="walk", deadline_seconds=deadline.value
+        ).id
+
+    @precondition(lambda self: self.model.deadline is Deadline.AHEAD)
+    @rule()
+    def pass_the_deadline(self) -> None:
+        """Time goes by."""
+        with self.database.transaction() as repository:
+            passed = update(jobs).where(jobs.c.id == self.job_id).values(deadline_at=database_time(-1))
+            repository._connection.execute(passed)
+        self.model.deadline = Deadline.PASSED
 
     @rule(expired=st.booleans())
     def claim(self, *, expired: bool) -> None:
-        """A claim takes the job exactly when it is queued."""
+        """A claim takes the job exactly when it is queued and in time."""
         with self.database.transaction() as repository:
             job = repository.claim("wrk", "walk", lease_seconds=-1 if expired else 600)
-        assert (job is not None) == (self.model.state is JobState.QUEUED)
+        in_time = self.model.deadline is not Deadline.PASSED
+        assert (job is not None) == (self.model.state is JobState.QUEUED and in_time)
         if job is not None:
             self.model.state, self.model.expired = JobState.RUNNING, expired
             self.model.attempt += 1
@@ -132,6 +162,21 @@ class JobMachine(RuleBasedStateMachine):
             repository.retry(self.job_id)
         if self.model.state is not JobState.QUEUED:
             self.model.state, self.model.failures = JobState.QUEUED, 0
+            self.model.deadline = self.model.renewed
+
+    @rule()
+    def sweep_overdue(self) -> None:
+        """The sweeper fails the job exactly when it waits beyond its deadline; no attempt is counted for it."""
+        with self.database.transaction() as repository:
+            overdue = repository.fail_overdue()
+        due = self.model.deadline is Deadline.PASSED and self.model.state is JobState.QUEUED
+        assert (self.job_id in overdue) == due
+        if due:
+            self.model.state = JobState.FAILED
+            with self.database.reading() as repository:
+                error = repository.get_job(self.job_id).error
+            assert error is not None
+            assert error.code == "deadline_exceeded"
 
     @rule()
     def sweep(self) -> None:
@@ -182,7 +227,7 @@ def test_database_follows_the_model(database: Database) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=25,
+            max_examples=40,
             stateful_step_count=25,
             deadline=None,
             derandomize=True,

@@ -74,10 +74,11 @@ class Deployment:
         self._started.append(forked)
         return forked
 
-    def api(self, port: int, *, clock_offset: float = 0) -> Forked:
-        """Starts an API."""
+    def api(self, port: int, *, clock_offset: float = 0, variables: Mapping[str, str] | None = None) -> Forked:
+        """Starts an API. variables: what its environment says beyond the installation's settings."""
         log = self.folder / "api.log"
-        forked = self.zygote.fork("api", environment_of(self.settings), log, port=port, clock_offset=clock_offset)
+        environment = {**environment_of(self.settings), **(variables or {})}
+        forked = self.zygote.fork("api", environment, log, port=port, clock_offset=clock_offset)
         self._started.append(forked)
         return forked
 
@@ -91,7 +92,15 @@ class Deployment:
         """Waits until a worker has come to a place of its plan."""
         wait_for((self.marks(queue) / point).exists, f"{point} was not reached", seconds)
 
-    def submit(self, name: str = "default", *, queue: str | None = None, max_attempts: int = 3, **plan: object) -> Job:
+    def submit(
+        self,
+        name: str = "default",
+        *,
+        queue: str | None = None,
+        max_attempts: int = 3,
+        deadline_seconds: int | None = None,
+        **plan: object,
+    ) -> Job:
         """Stores a job about a model of its own. plan: what the fake engine does on it."""
         model = self.settings.model_roots[0].path / name / "tiny"
         if not model.exists():
@@ -101,15 +110,29 @@ class Deployment:
             plan=plan,
             queue=name if queue is None else queue,
             max_attempts=max_attempts,
+            deadline_seconds=deadline_seconds,
         )
 
-    def add(self, model: Mapping[str, Any], *, plan: Mapping[str, object], queue: str, max_attempts: int = 3) -> Job:
+    def add(
+        self,
+        model: Mapping[str, Any],
+        *,
+        plan: Mapping[str, object],
+        queue: str,
+        max_attempts: int = 3,
+        deadline_seconds: int | None = None,
+    ) -> Job:
         """Stores a job about any model."""
         if plan:
             (self.settings.model_roots[0].path / str(model["path"]) / "plan.json").write_text(json.dumps(plan))
         spec = {"model": model, "quantization": RTNConfig(group_size=32).to_dict(), "calibration": None, "targets": []}
         new = NewJob(
-            owner_key_id=OWNER, spec=spec, calibration_set_id=None, queue_class=queue, max_attempts=max_attempts
+            owner_key_id=OWNER,
+            spec=spec,
+            calibration_set_id=None,
+            queue_class=queue,
+            max_attempts=max_attempts,
+            deadline_seconds=deadline_seconds,
         )
         with self.database.transaction() as repository:
             return repository.add_job(new)[0]

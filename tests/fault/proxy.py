@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import struct
 import threading
-import warnings
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,18 +13,17 @@ from urllib.parse import unquote
 
 from sqlalchemy import make_url
 
-from tests.servers import free_port
-
 RESET = struct.pack("ii", 1, 0)
 CHUNK = 65536
-QUIET_ROUNDS = 3
 
 
 class Proxy:
     """Listens on `port` of the loopback interface. upstream: (host, port), or the path of a Unix socket."""
 
     def __init__(self, upstream: tuple[str, int] | str) -> None:
-        self.port = free_port()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self.port: int = self._listener.getsockname()[1]
         self.delay_seconds = 0.0
         self.drop_after: bytes | None = None
         self._upstream = upstream
@@ -49,10 +46,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         assert not self._thread.is_alive()
-        # A connection that was accepted in the loop's last round has no owner that could close it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
     def cut(self) -> None:
         """Resets every connection and takes no more."""
@@ -87,22 +80,23 @@ class Proxy:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._flowing.set()
-        server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port))
+        self._loop.add_reader(self._listener, self._accept)
         self._started.set()
         self._loop.run_forever()
-        server.close()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
         self._loop.run_until_complete(self._wind_up())
         self._loop.close()
 
     async def _wind_up(self) -> None:
-        """Lets every connection end by itself."""
+        """Lets every connection end by itself; no more come."""
         self._open, self.delay_seconds = False, 0.0
         self._flowing.set()
-        quiet = 0
-        while quiet < QUIET_ROUNDS:
-            await asyncio.sleep(0.01)
+        while self._tasks:
             await self._reset_all()
-            quiet = 0 if asyncio.all_tasks() - {asyncio.current_task()} else quiet + 1
+            await asyncio.wait(self._tasks, timeout=0.01)
+        await self._reset_all()
+        await asyncio.sleep(0)  # a socket is closed in the round after its reset
 
     async def _set(self, *, flowing: bool) -> None:
         (self._flowing.set if flowing else self._flowing.clear)()
@@ -112,14 +106,20 @@ class Proxy:
             _reset(writer)
         self._writers.clear()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Noted before its task runs: one that is cancelled before its first step closes nothing.
-        self._writers.add(writer)
-        task = self._loop.create_task(self._serve(reader, writer))
+    def _accept(self) -> None:
+        """Takes a connection and gives it a task, in one step of the loop: none is ever without an owner."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone again
+        task = self._loop.create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        reader, writer = await asyncio.open_connection(sock=connection)
+        self._writers.add(writer)
         if not self._open:
             _reset(writer)
             return

@@ -22,6 +22,8 @@ WORKERS = 2
 FROZEN_SECONDS = 1.0
 # A fault every two seconds spends any honest budget; what is counted is checked all the same.
 MAX_ATTEMPTS = 100
+DEADLINES_SECONDS = (None, None, None, 3600, 1, 4)
+"""One in three jobs may be too late, while it waits or while it runs."""
 
 
 @dataclass(slots=True)
@@ -52,8 +54,8 @@ class Soak:
         ended = [self.deployment.wait(job, seconds=300) for job in submitted]
         for job in ended:
             # The hail may kill one job twice in a row at one block, which nobody can tell from a job that kills.
-            poisoned = job.error is not None and job.error.code == "poison_job"
-            assert poisoned or job.state in {JobState.SUCCEEDED, JobState.CANCELLED}, job
+            code = None if job.error is None else job.error.code
+            assert job.state in {JobState.SUCCEEDED, JobState.CANCELLED} or code == "poison_job" or _too_late(job), job
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         for worker in self.workers:
@@ -63,7 +65,13 @@ class Soak:
 
     def _submit(self, number: int) -> Job:
         plan = {"block_seconds": self.random.choice([0.01, 0.05, 0.2])}
-        job = self.deployment.submit(f"job-{number}", queue="default", max_attempts=MAX_ATTEMPTS, **plan)
+        job = self.deployment.submit(
+            f"job-{number}",
+            queue="default",
+            max_attempts=MAX_ATTEMPTS,
+            deadline_seconds=self.random.choice(DEADLINES_SECONDS),
+            **plan,
+        )
         self.deployment.services.waker.wake("default")
         return job
 
@@ -115,6 +123,13 @@ class Soak:
         client = redis.Redis.from_url(self.deployment.settings.broker_url)
         client.flushall()
         client.close()
+
+
+def _too_late(job: Job) -> bool:
+    """Whether a job has failed by its deadline, and not before it."""
+    if job.error is None or job.error.code != "deadline_exceeded":
+        return False
+    return job.deadline_at is not None and job.finished_at is not None and job.finished_at >= job.deadline_at
 
 
 def soak(deployment: Deployment, seed: int, jobs: int, seconds: float, undisturbed: Mapping[str, str]) -> Soak:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -14,11 +15,14 @@ from tests.fault.deployment import Deployment
 from tests.fault.test_surroundings import start_api
 
 READERS = 50
-FILE_BYTES = 16 << 20
-MOST_BYTES = READERS * (4 << 20)
+STREAMS = 50
+FILE_BYTES = 64 << 20
+MOST_BYTES = (READERS + STREAMS) * (4 << 20)
 """A piece of the file on its way to each reader and what the connection buffers, and not the file for each."""
+RESTLESS = {"BITMILL_STREAM_HEARTBEAT_SECONDS": "0.05"}
+"""Streams that have something to say all the time, to readers that take nothing."""
 POLLS = 40
-POLL_SECONDS = 5.0
+POLL_SECONDS = 20.0
 """For the slowest of the polls, on a machine that does other things."""
 
 
@@ -27,7 +31,7 @@ def published(deploy: Deploy) -> tuple[Deployment, str]:
     """A deployment with one job that has a large file, and the path of that file."""
     deployment = deploy()
     job = deployment.submit()
-    sha256, size_bytes = deployment.services.artifacts.put_bytes(bytes(FILE_BYTES))
+    sha256, size_bytes = deployment.services.artifacts.put_bytes(os.urandom(1 << 10) * (FILE_BYTES >> 10))
     file = NewArtifact(name="large.bin", sha256=sha256, size_bytes=size_bytes, media_type="application/octet-stream")
     with deployment.database.transaction() as repository:
         claimed = repository.claim("wrk", "default")
@@ -38,25 +42,31 @@ def published(deploy: Deploy) -> tuple[Deployment, str]:
 
 
 def test_r14_readers_at_a_byte_a_second(published: tuple[Deployment, str]):
-    """Fifty downloads and fifty streams that stand still: memory stays bounded and progress is still answered."""
+    """Fifty downloads and fifty streams that stand still: memory stays bounded, progress is still answered, and who
+    reads gets the whole file.
+    """
     deployment, path = published
-    api, client = start_api(deployment)
+    api, client = start_api(deployment, variables=RESTLESS)
     progress = f"{path.partition('/artifacts')[0]}/progress"
     client.get(progress).raise_for_status()
+    assert client.get(path, headers={"Range": "bytes=0-99"}).status_code == 206
     before = api.process.memory_info().rss
     with ExitStack() as stack:
-        readers = [stack.enter_context(open_request(client.base_url.port or 0, path)) for _ in range(READERS)]
-        for _ in range(READERS):
-            stack.enter_context(open_request(client.base_url.port or 0, "/v1/events/stream"))
+        port = client.base_url.port or 0
+        readers = [stack.enter_context(open_request(port, path)) for _ in range(READERS)]
+        for _ in range(STREAMS):
+            stack.enter_context(open_request(port, "/v1/events/stream"))
         slowest = 0.0
         for _ in range(POLLS):
             started = time.monotonic()
             client.get(progress).raise_for_status()
             slowest = max(slowest, time.monotonic() - started)
-            for reader in readers[:2]:
+            for reader in readers:
                 assert reader.recv(1)
         assert api.process.memory_info().rss - before < MOST_BYTES
         assert slowest < POLL_SECONDS
+        with client.stream("GET", path) as whole:
+            assert sum(len(piece) for piece in whole.iter_raw()) == FILE_BYTES
     client.close()
 
 

@@ -56,14 +56,16 @@ def test_r11_a_full_disk_under_the_database(deploy: Deploy):
     client.close()
 
 
-def start_api(deployment: Deployment, *, clock_offset: float = 0) -> tuple[Forked, httpx.Client]:
+def start_api(
+    deployment: Deployment, *, clock_offset: float = 0, variables: Mapping[str, str] | None = None
+) -> tuple[Forked, httpx.Client]:
     """Starts an API of a deployment, with one model that it accepts, and waits until it answers."""
     folder = deployment.settings.model_roots[0].path / "tiny"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_llama(folder, max_position_embeddings=2048)
     port = free_port()
-    api = deployment.api(port, clock_offset=clock_offset)
+    api = deployment.api(port, clock_offset=clock_offset, variables=variables)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
 
     def answers() -> bool:
