@@ -13,7 +13,7 @@ from api.schemas.requests import HubModel, JobOptions
 from api.services import Services
 from api.submission import calibration_config, hub_spec, located, quantization_config
 from core.errors import CoreError, ModelRefusedError
-from core.preflight.source import ModelFacts, inspect_source
+from core.preflight.source import ModelFacts
 
 COMMON_GROUP_SIZES = (16, 32, 64, 128, 256)
 
@@ -31,7 +31,7 @@ def inspect_model(request: InspectRequest, services: Services) -> InspectionView
         )
     spec, folder = located(request.model, services)
     try:
-        facts = inspect_source(folder)
+        facts = services.model_facts.of(folder)
     except ModelRefusedError as error:
         return InspectionView(model=spec, accepted=False, refusal=_refusal(error), facts=None, configs=[])
     checks = [_check(options, facts) for options in request.configs]

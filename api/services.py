@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.builtin_set import BuiltinSet
 from api.calibration_facts import CalibrationFacts
 from api.metrics import Metrics
+from api.model_facts import ModelFactsCache
 from api.paging import PageSigner
 from api.ratelimit import RateLimiter
 from api.settings import ApiSettings
@@ -39,6 +40,7 @@ class Services:
     waker: Waker
     builtin_set: BuiltinSet
     calibration_facts: CalibrationFacts
+    model_facts: ModelFactsCache
     signer: PageSigner
     metrics: Metrics
     hub: Hub
@@ -58,6 +60,7 @@ class Services:
             waker=Waker(settings),
             builtin_set=BuiltinSet(database, artifacts),
             calibration_facts=CalibrationFacts(artifacts, settings.data_dir / "uploads"),
+            model_facts=ModelFactsCache(),
             tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
             signer=PageSigner(service_secret(settings)),
             metrics=Metrics(),

@@ -32,7 +32,6 @@ from core.configs import (
 from core.errors import InvalidConfigError
 from core.preflight.resources import Estimate
 from core.preflight.roots import resolve_model_path
-from core.preflight.source import inspect_source
 from store.errors import NotFoundError
 from store.jobs import CalibrationSet, NewJob
 from store.workers import Needs
@@ -142,7 +141,7 @@ def _checked_model(
     if isinstance(model, HubModel):
         return _CheckedModel(spec=hub_spec(model))
     spec, folder = located(model, services)
-    facts = inspect_source(folder)
+    facts = services.model_facts.of(folder)
     warnings, needed = check_options(request, config, calibration, facts)
     return _CheckedModel(spec=spec, warnings=tuple(warnings), estimate=needed)
 

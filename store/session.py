@@ -5,6 +5,7 @@ SQLite runs in WAL mode and writers take their lock at BEGIN, so that two never 
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from store.errors import StorageUnavailableError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
     from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 SQLITE_BUSY_SECONDS = 15
@@ -36,22 +39,34 @@ POSTGRES_CONNECT = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "options": POSTGRES_OPTIONS,
     "application_name": "bitmill",
 }
+READ_OPTIONS = f"{POSTGRES_OPTIONS} -c default_transaction_read_only=on"
+# A connection that answered so recently is not asked again whether it lives: at each use that would be a round trip.
+TRUSTED_SECONDS = 1.0
 
 
 class Database:
-    """One pool of connections. Safe to share between threads; after a fork or in a new process make a new one."""
+    """Pools of connections. Safe to share between threads; after a fork or in a new process make a new one."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, pool_timeout: float = 5.0) -> None:
-        """Connects at the first use. pool_size: connections kept; as many again may open under load."""
+    def __init__(self, url: str, *, pool_size: int = 10, pool_timeout: float = 5.0) -> None:
+        """Connects at the first use. pool_size: connections that write, and on PostgreSQL as many that only read.
+
+        All that were opened are kept: a server's process for each that opens under load would cost more than the query.
+        """
         parsed = make_url(url)
-        pool: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size, "pool_timeout": pool_timeout}
+        pool: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": 0,
+            "pool_timeout": pool_timeout,
+            "pool_use_lifo": True,
+        }
         if parsed.get_backend_name() == "sqlite":
-            self._engine = _sqlite_engine(parsed, pool)
+            self._engine = self._reader = _sqlite_engine(parsed, pool)
         else:
-            self._engine = create_engine(parsed, pool_pre_ping=True, connect_args=POSTGRES_CONNECT, **pool)
+            self._engine = _postgres_engine(parsed, pool, POSTGRES_OPTIONS)
+            # A statement of its own transaction, as each is at READ COMMITTED anyway: without BEGIN and COMMIT.
+            self._reader = _postgres_engine(parsed, pool, READ_OPTIONS, isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Repository]:
@@ -70,15 +85,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Repository]:
-        """A transaction that only reads: on SQLite it takes no writer's lock; PostgreSQL refuses a write in it."""
-        with _unavailable(), self._engine.connect() as connection:
-            connection.execution_options(**{READ_ONLY: True, "postgresql_readonly": True})
+        """Only reads: on SQLite it takes no writer's lock; PostgreSQL refuses a write in it.
+
+        On PostgreSQL each statement sees what was committed when it began.
+        """
+        with _unavailable(), self._reader.connect() as connection:
+            connection.execution_options(**{READ_ONLY: True})
             with connection.begin():
                 yield Repository(connection)
 
     def ping(self) -> None:
         """Raises StorageUnavailableError unless the database answers a query."""
-        with _unavailable(), self._engine.connect() as connection:
+        with _unavailable(), self._reader.connect() as connection:
             connection.execution_options(**{READ_ONLY: True})
             connection.execute(text("SELECT 1"))
 
@@ -96,6 +114,7 @@ class Database:
     def dispose(self) -> None:
         """Closes every idle connection; the object stays usable."""
         self._engine.dispose()
+        self._reader.dispose()
 
     def _create_folder(self) -> None:
         if self._engine.dialect.name == "sqlite" and self._engine.url.database:
@@ -127,6 +146,26 @@ def _alembic_config(connection: Connection) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def _postgres_engine(url: URL, pool: dict[str, Any], options: str, **arguments: Any) -> Engine:  # noqa: ANN401 - of create_engine
+    engine = create_engine(url, connect_args={**POSTGRES_CONNECT, "options": options}, **pool, **arguments)
+
+    def note(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        entry.info["answered_at"] = time.monotonic()
+
+    def ask(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        """Lets the pool open a new connection where this one, and so all of its age, may be dead."""
+        if time.monotonic() - entry.info.get("answered_at", time.monotonic()) < TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", ask)
+    return engine
 
 
 def _sqlite_engine(url: URL, pool: dict[str, Any]) -> Engine:

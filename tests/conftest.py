@@ -63,7 +63,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """An open, empty database of the newest schema: the test runs once on each kind."""
-    opened = Database(database_url, pool_size=10, pool_timeout=30)
+    opened = Database(database_url, pool_size=20, pool_timeout=30)
     yield opened
     opened.dispose()
 

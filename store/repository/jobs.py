@@ -35,8 +35,11 @@ def _deadline(seconds: int | None) -> dict[str, Any]:
     return {"deadline_seconds": seconds, "deadline_at": None if seconds is None else database_time(seconds)}
 
 
-def _new_columns(new: NewJob) -> dict[str, Any]:
-    """Returns the columns of a job that nobody has touched yet."""
+def _new_values(new: NewJob) -> dict[str, Any]:
+    """Returns the columns of a job that nobody has touched yet, but for those of the database's clock.
+
+    They are parameters of one statement rather than parts of it, so that it is put together once and not per job.
+    """
     submitted = {
         "owner_key_id": new.owner_key_id,
         "spec": dict(new.spec),
@@ -51,12 +54,11 @@ def _new_columns(new: NewJob) -> dict[str, Any]:
         "idempotency_key": new.idempotency_key,
         "request_sha256": new.request_sha256,
         "max_attempts": new.max_attempts,
-        **_deadline(new.deadline_seconds),
+        "deadline_seconds": new.deadline_seconds,
     }
     counters = {"attempt": 0, "failures": 0, "lease_token": 0, "version": 1, "event_count": 1}
-    times = dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
     started = {"id": new_id(IdPrefix.JOB), "state": JobState.QUEUED, "resolved": {}, "warnings": []}
-    return {**started, **submitted, **counters, **times, **NO_PROGRESS}
+    return {**started, **submitted, **counters, **NO_PROGRESS}
 
 
 def _conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]]:
@@ -84,10 +86,13 @@ class JobPart(RepositoryBase):
         Raises IdempotencyConflictError where that key came with another request_sha256, and KeyError where the spec
         names no model or method.
         """
-        statement = self._insert(jobs).values(_new_columns(new))
+        times = dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
+        if new.deadline_seconds is not None:
+            times["deadline_at"] = database_time(new.deadline_seconds)
+        statement = self._insert(jobs).values(times)
         if new.idempotency_key is not None:
             statement = statement.on_conflict_do_nothing(index_elements=["owner_key_id", "idempotency_key"])
-        row = self._connection.execute(statement.returning(*jobs.c)).one_or_none()
+        row = self._connection.execute(statement.returning(jobs), _new_values(new)).one_or_none()
         if row is None:
             return self._earlier_job(new), False
         if new.labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, delete, func, insert, or_, select, update
@@ -193,9 +193,11 @@ class KeyPart(RepositoryBase):
         that the exception's rollback takes it back.
 
         The key's row is locked first: of several transactions that add at once, each counts what the others did.
-        An owner without a key, which is the machine itself, has no quotas.
+        One without quotas is left alone, or its owner's transactions would commit one after the other. An owner
+        without a key, which is the machine itself, has no quotas.
         """
-        statement = select(api_keys).where(api_keys.c.id == owner).with_for_update()
+        limited = or_(*(api_keys.c[f"max_{quota.name}"].is_not(None) for quota in fields(Usage)))
+        statement = select(api_keys).where(api_keys.c.id == owner, limited).with_for_update()
         row = self._connection.execute(statement).one_or_none()
         if row is None:
             return

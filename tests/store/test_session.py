@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from store.errors import StorageUnavailableError
 from store.jobs import JobFilter
 from store.session import Database
-from tests.conformance.samples import submit
+from tests.conformance.samples import new_job, submit
 from tests.servers import free_port
 
 
@@ -66,6 +66,30 @@ def test_terminated_connection_is_unavailable_once(postgres_url: str) -> None:
     database.dispose()
 
 
+def test_a_connection_that_died_at_rest_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody hears of it: one that has not answered for a while is asked before it is used, to write and to read."""
+    monkeypatch.setattr("store.session.TRUSTED_SECONDS", 0.0)
+    database = Database(postgres_url)
+    job = submit(database)
+    for _ in range(2):
+        with database.reading() as repository:
+            assert repository.get_job(job.id) == job
+        _terminate_others(postgres_url)
+        submit(database)
+    database.dispose()
+
+
+def test_a_reader_writes_nothing(postgres_url: str) -> None:
+    """PostgreSQL refuses a write among reads, also in the statement's own transaction."""
+    database = Database(postgres_url)
+    job = submit(database)
+    with pytest.raises(SQLAlchemyError, match="read-only"), database.reading() as repository:
+        repository.request_cancel(job.id)
+    with pytest.raises(SQLAlchemyError, match="read-only"), database.reading() as repository:
+        repository.add_job(new_job())
+    database.dispose()
+
+
 def _lose_connection(database: Database, url: str) -> None:
     with database.transaction() as repository:
         _terminate_others(url)
@@ -84,7 +108,7 @@ def _terminate_others(url: str) -> None:
 
 def test_exhausted_pool_is_unavailable(database_url: str) -> None:
     """Waiting for a connection ends after the pool's timeout."""
-    database = Database(database_url, pool_size=1, pool_timeout=0.2)
+    database = Database(database_url, pool_size=2, pool_timeout=0.2)
     with database.reading(), database.reading(), pytest.raises(StorageUnavailableError):
         database.ping()
     database.dispose()
