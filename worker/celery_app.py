@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.worker import WorkController
+from kombu.asynchronous import Hub
 
 from store.queue import make_celery
 from worker.dispatcher import Dispatcher
@@ -20,6 +21,9 @@ from worker.settings import settings_from_env
 from worker.tasks import register
 
 COLD = "Cold"
+LOOP_SECONDS = 0.1
+"""The longest sleep of Celery's loop, which asks Redis for the next message only when it wakes: with its own second, a
+worker that has just become free would hear of work that much later."""
 
 
 def create_app(services: Services) -> Celery:
@@ -47,6 +51,10 @@ def create_app(services: Services) -> Celery:
             self._dispatcher.start()
             self._messenger.start()
             self._publisher.start()
+
+        def register_with_event_loop(self, parent: WorkController, hub: Hub) -> None:  # noqa: ARG002 - Celery's signature
+            """Keeps the loop awake; it is called anew for each connection to the broker."""
+            hub.call_repeatedly(LOOP_SECONDS, lambda: None)
 
         def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
             """Stops them."""

@@ -82,7 +82,7 @@ class WorkerSettings(StoreSettings):
     stall_limit_seconds: float = Field(default=1800.0, gt=0)
     retry_base_seconds: float = Field(default=5.0, ge=0)
     retry_cap_seconds: float = Field(default=300.0, ge=0)
-    idle_exit_seconds: float = Field(default=120.0, gt=0)
+    idle_exit_seconds: float = Field(default=30.0, gt=0)
     upload_tries: int = Field(default=4, ge=1)
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
     artifact_days: float | None = Field(default=None, gt=0)
