@@ -5,7 +5,6 @@ SQLite runs in WAL mode and writers take their lock at BEGIN, so that two never 
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from store.errors import StorageUnavailableError
+from store.liveness import Liveness
 from store.repository import Repository
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 SQLITE_BUSY_SECONDS = 15
@@ -42,8 +40,6 @@ POSTGRES_CONNECT = {
     "application_name": "bitmill",
 }
 READ_OPTIONS = f"{POSTGRES_OPTIONS} -c default_transaction_read_only=on"
-# A connection that answered so recently is not asked again whether it lives: at each use that would be a round trip.
-TRUSTED_SECONDS = 1.0
 
 
 class Database:
@@ -64,9 +60,14 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             self._engine = self._reader = _sqlite_engine(parsed, pool)
         else:
-            self._engine = _postgres_engine(parsed, pool, POSTGRES_OPTIONS)
+            arguments = {**POSTGRES_CONNECT, "options": POSTGRES_OPTIONS}
+            self._engine = create_engine(parsed, connect_args=arguments, **pool)
             # A statement of its own transaction, as each is at READ COMMITTED anyway: without BEGIN and COMMIT.
-            self._reader = _postgres_engine(parsed, pool, READ_OPTIONS, isolation_level="AUTOCOMMIT")
+            arguments = {**POSTGRES_CONNECT, "options": READ_OPTIONS}
+            self._reader = create_engine(parsed, connect_args=arguments, isolation_level="AUTOCOMMIT", **pool)
+            liveness = Liveness()
+            liveness.watch(self._engine)
+            liveness.watch(self._reader)
 
     @contextmanager
     def transaction(self) -> Iterator[Repository]:
@@ -146,26 +147,6 @@ def _alembic_config(connection: Connection) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
-
-
-def _postgres_engine(url: URL, pool: dict[str, Any], options: str, **arguments: Any) -> Engine:  # noqa: ANN401 - of create_engine
-    engine = create_engine(url, connect_args={**POSTGRES_CONNECT, "options": options}, **pool, **arguments)
-
-    def note(_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        entry.info["answered_at"] = time.monotonic()
-
-    def ask(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
-        """Lets the pool open a new connection where this one, and so all of its age, may be dead."""
-        if time.monotonic() - entry.info.get("answered_at", time.monotonic()) < TRUSTED_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error
-
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", ask)
-    return engine
 
 
 def _sqlite_engine(url: URL, pool: dict[str, Any]) -> Engine:

@@ -146,9 +146,13 @@ jobs = Table(
     _time("expiry_warned_at", nullable=True),
     UniqueConstraint("owner_key_id", "idempotency_key", name="uq_jobs_owner_idempotency_key"),
     Index("ix_jobs_created", "created_at", "id"),
+    Index("ix_jobs_state_created", "state", "created_at", "id"),
+    Index("ix_jobs_model_created", "model", "created_at", "id"),
+    Index("ix_jobs_method_created", "method", "created_at", "id"),
     Index("ix_jobs_owner_created", "owner_key_id", "created_at", "id"),
     Index("ix_jobs_owner_state_created", "owner_key_id", "state", "created_at", "id"),
     Index("ix_jobs_owner_model_created", "owner_key_id", "model", "created_at", "id"),
+    Index("ix_jobs_owner_method_created", "owner_key_id", "method", "created_at", "id"),
 )
 _queued = text("state = 'queued'")
 _held = text("lease_expires_at IS NOT NULL")

@@ -68,7 +68,7 @@ def test_terminated_connection_is_unavailable_once(postgres_url: str) -> None:
 
 def test_a_connection_that_died_at_rest_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody hears of it: one that has not answered for a while is asked before it is used, to write and to read."""
-    monkeypatch.setattr("store.session.TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr("store.liveness.TRUSTED_SECONDS", 0.0)
     database = Database(postgres_url)
     job = submit(database)
     for _ in range(2):
@@ -76,6 +76,19 @@ def test_a_connection_that_died_at_rest_is_replaced(postgres_url: str, monkeypat
             assert repository.get_job(job.id) == job
         _terminate_others(postgres_url)
         submit(database)
+    database.dispose()
+
+
+def test_one_dead_connection_puts_all_to_the_question(postgres_url: str) -> None:
+    """When one to write was lost, one to read that answered a moment ago is asked as well."""
+    database = Database(postgres_url)
+    job = submit(database)
+    with database.reading() as repository:
+        assert repository.get_job(job.id) == job
+    with pytest.raises(StorageUnavailableError):
+        _lose_connection(database, postgres_url)
+    with database.reading() as repository:
+        assert repository.get_job(job.id) == job
     database.dispose()
 
 

@@ -76,7 +76,7 @@ class Bench:
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         return [event.kind for event in events]
 
-    def wait(self, job_id: str, condition: Callable[[Job], bool], seconds: float = 30) -> Job:
+    def wait(self, job_id: str, condition: Callable[[Job], bool], seconds: float = 120) -> Job:
         """Returns the job once it meets the condition."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -88,7 +88,7 @@ class Bench:
 
     def child(self) -> psutil.Process:
         """Returns the running child of this process."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             children = worker_children()
             if children:

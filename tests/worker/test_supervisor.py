@@ -62,15 +62,14 @@ def test_progress_is_written_while_the_job_runs(bench: Bench):
 
 def test_cancel_while_running_stops_between_batches(bench: Bench):
     """A cancel ends the child within a moment by its own stop; the job is cancelled and its folder gone."""
-    job_id = bench.submit(block_seconds=1).id
+    job_id = bench.submit(block_seconds=120).id
     thread = bench.work_behind()
-    bench.wait(job_id, quantizing(1))
+    bench.wait(job_id, lambda job: job.stage is Stage.QUANTIZING)
     child = bench.child()
-    started = time.monotonic()
     with bench.services.database.transaction() as repository:
         assert repository.request_cancel(job_id).state is JobState.CANCELLING
-    thread.join()
-    assert time.monotonic() - started < 2
+    thread.join(60)
+    assert not thread.is_alive()
     assert bench.job(job_id).state is JobState.CANCELLED
     assert not child.is_running()
     assert not bench.folder_left(job_id)
@@ -83,7 +82,7 @@ def test_cancel_of_a_deaf_child_ends_in_kill(bench: Bench):
     bench.wait(job_id, quantizing(2))
     with bench.services.database.transaction() as repository:
         repository.request_cancel(job_id)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert bench.job(job_id).state is JobState.CANCELLED
     assert not worker_children()
@@ -212,14 +211,13 @@ def test_drain_finishes_the_block_and_counts_nothing(bench: Bench):
 
 def test_a_cold_drain_does_not_wait_for_the_block(bench: Bench):
     """The second request to end stops the child at once; the attempt still does not count."""
-    job_id = bench.submit(block_seconds=20).id
+    job_id = bench.submit(block_seconds=120).id
     thread = bench.work_behind()
     bench.wait(job_id, lambda job: job.stage is Stage.QUANTIZING)
-    started = time.monotonic()
     bench.services.drain.request()
     bench.services.drain.request()
-    thread.join()
-    assert time.monotonic() - started < 3
+    thread.join(60)
+    assert not thread.is_alive()
     job = bench.job(job_id)
     assert (job.state, job.failures) == (JobState.QUEUED, 0)
 
@@ -231,7 +229,7 @@ def test_a_lost_lease_kills_the_child_and_writes_nothing(bench: Bench):
     bench.wait(job_id, lambda job: job.stage is Stage.QUANTIZING)
     child = bench.child()
     _steal(bench, job_id)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert not child.is_running()
     job = bench.job(job_id)
@@ -247,9 +245,9 @@ def test_a_supervisor_without_its_database_fences_itself(bench: Bench):
     child = bench.child()
     with bench.locked_database():
         started = time.monotonic()
-        child.wait(10)
+        child.wait(60)
         assert time.monotonic() - started < bench.services.settings.lease_seconds
-        thread.join(20)
+        thread.join(60)
     assert not thread.is_alive()
     assert bench.job(job_id).state is JobState.RUNNING
 
