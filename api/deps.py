@@ -1,4 +1,7 @@
-"""What routes ask for: the services, and who is calling with which rights."""
+"""What routes ask for: the services, and who is calling with which rights.
+
+Dependencies that only look are coroutines: FastAPI sends each plain function to a thread, at every request.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ class Principal:
 LOCAL_PRINCIPAL = Principal(owner_id=LOCAL_OWNER, scopes=frozenset({ADMIN}))
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """Returns what `create_app` has made."""
     services: Services = request.app.state.services
     return services
@@ -164,42 +167,42 @@ def _require_identifier(kind: str, identifier: str) -> str:
     return identifier
 
 
-def job_identifier(job_id: Annotated[str, Path(description="Of a job.")]) -> str:
+async def job_identifier(job_id: Annotated[str, Path(description="Of a job.")]) -> str:
     """Returns the path's job id; raises NotFoundError where it cannot be one."""
     return _require_identifier("job", job_id)
 
 
-def artifact_identifier(artifact_id: Annotated[str, Path(description="Of one of the job's files.")]) -> str:
+async def artifact_identifier(artifact_id: Annotated[str, Path(description="Of one of the job's files.")]) -> str:
     """Returns the path's artifact id; raises NotFoundError where it cannot be one."""
     return _require_identifier("artifact", artifact_id)
 
 
-def calibration_set_identifier(calibration_set_id: Annotated[str, Path(description="Of a stored text.")]) -> str:
+async def calibration_set_identifier(calibration_set_id: Annotated[str, Path(description="Of a stored text.")]) -> str:
     """Returns the path's calibration set id; raises NotFoundError where it cannot be one."""
     return _require_identifier("calibration set", calibration_set_id)
 
 
-def batch_identifier(batch_id: Annotated[str, Path(description="Of a batch.")]) -> str:
+async def batch_identifier(batch_id: Annotated[str, Path(description="Of a batch.")]) -> str:
     """Returns the path's batch id; raises NotFoundError where it cannot be one."""
     return _require_identifier("batch", batch_id)
 
 
-def key_identifier(key_id: Annotated[str, Path(description="Of a key; not its bearer text.")]) -> str:
+async def key_identifier(key_id: Annotated[str, Path(description="Of a key; not its bearer text.")]) -> str:
     """Returns the path's key id; raises NotFoundError where it cannot be one."""
     return _require_identifier("API key", key_id)
 
 
-def webhook_identifier(webhook_id: Annotated[str, Path(description="Of a webhook.")]) -> str:
+async def webhook_identifier(webhook_id: Annotated[str, Path(description="Of a webhook.")]) -> str:
     """Returns the path's webhook id; raises NotFoundError where it cannot be one."""
     return _require_identifier("webhook", webhook_id)
 
 
-def delivery_identifier(delivery_id: Annotated[str, Path(description="Of one of the webhook's messages.")]) -> str:
+async def delivery_identifier(delivery_id: Annotated[str, Path(description="Of one of the webhook's messages.")]) -> str:
     """Returns the path's delivery id; raises NotFoundError where it cannot be one."""
     return _require_identifier("delivery", delivery_id)
 
 
-def worker_identifier(worker_id: Annotated[str, Path(description="Of a worker.")]) -> str:
+async def worker_identifier(worker_id: Annotated[str, Path(description="Of a worker.")]) -> str:
     """Returns the path's worker id, in which a host's name stands; raises NotFoundError where it cannot be one."""
     if not WORKER_ID.fullmatch(worker_id):
         raise NotFoundError("worker", worker_id)

@@ -54,5 +54,5 @@ class Liveness:
             self._lost_at = time.monotonic()
 
     def _trusted(self, entry: ConnectionPoolEntry) -> bool:
-        answered_at = entry.info.get(ANSWERED_AT, -math.inf)
+        answered_at: float = entry.info.get(ANSWERED_AT, -math.inf)
         return answered_at > self._lost_at and time.monotonic() - answered_at < TRUSTED_SECONDS
