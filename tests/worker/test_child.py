@@ -94,7 +94,7 @@ def test_a_child_ends_with_its_supervisor(settings: WorkerSettings, spec: Quanti
 def test_a_forsaken_child_ends_by_itself(settings: WorkerSettings, spec: QuantizeSpec):
     """A supervisor that is frozen sends no ticks: its child ends before another worker can own the job."""
     with running(settings) as child:
-        child.say(spec.model_copy(update={"silence_seconds": 4}).encode())
+        child.say(spec.model_copy(update={"silence_seconds": 2.5}).encode())
         child.until("event", "run_started")
         assert child.popen.wait(60) == EXIT_FORSAKEN
 
@@ -102,8 +102,8 @@ def test_a_forsaken_child_ends_by_itself(settings: WorkerSettings, spec: Quantiz
 def test_ticks_keep_a_child_alive(settings: WorkerSettings, spec: QuantizeSpec):
     """A supervisor that does tick is waited for."""
     with running(settings) as child:
-        child.say(spec.model_copy(update={"silence_seconds": 4}).encode())
-        for _ in range(20):
+        child.say(spec.model_copy(update={"silence_seconds": 2}).encode())
+        for _ in range(12):
             child.say(Tick().encode())
             time.sleep(0.25)
         assert child.popen.poll() is None
