@@ -197,7 +197,9 @@ async def webhook_identifier(webhook_id: Annotated[str, Path(description="Of a w
     return _require_identifier("webhook", webhook_id)
 
 
-async def delivery_identifier(delivery_id: Annotated[str, Path(description="Of one of the webhook's messages.")]) -> str:
+async def delivery_identifier(
+    delivery_id: Annotated[str, Path(description="Of one of the webhook's messages.")],
+) -> str:
     """Returns the path's delivery id; raises NotFoundError where it cannot be one."""
     return _require_identifier("delivery", delivery_id)
 
