@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import ROOT, OpenPage
 from tests.ops.service import RunningService, running_service, wait_until
 from tests.worker.models import write_tiny_llama
 
@@ -63,6 +64,26 @@ def test_from_the_form_to_bytes_that_match(service: RunningService, open_page: O
             assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
         archive = download(page, page.get_by_role("link", name=re.compile("Download zip")), tmp_path)
         assert archive.read_bytes()[:2] == b"PK"
+
+
+def test_the_readme_s_way_leads_to_an_artifact(service: RunningService, open_page: OpenPage, tmp_path: Path):
+    """What the README says to choose and press, in its order and from the address on, and nothing else."""
+    steps = re.findall(r"\*\*(.+?)\*\*", (ROOT / "README.md").read_text().partition("A first job there:")[2])
+    new, group_size, submit_it, download_it = steps
+    with open_page(f"{service.url}/") as page:
+        page.get_by_role("link", name=new).first.click()
+        page.get_by_label("Models of this service").get_by_role("button", name=re.compile("^tiny ")).click()
+        page.get_by_role("heading", name="This cannot run").wait_for()
+        page.get_by_label("Preflight").get_by_role("button", name=group_size, exact=True).click()
+        page.get_by_role("heading", name="Ready to run").wait_for()
+        page.get_by_role("button", name=submit_it).click()
+        page.locator(".page-head .state.succeeded").wait_for(timeout=PATIENCE_MS)
+        archive = download(page, page.get_by_role("link", name=re.compile(f"^{download_it}")), tmp_path)
+        page.get_by_role("region", name="transformers").wait_for()
+    with zipfile.ZipFile(archive) as files:
+        assert files.testzip() is None
+        names = {Path(name).name for name in files.namelist()}
+    assert {"model.safetensors", "config.json", "SHA256SUMS"} <= names
 
 
 def test_what_cannot_run_is_refused_beside_its_field(service: RunningService, open_page: OpenPage):
