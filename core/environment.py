@@ -16,6 +16,7 @@ import torch
 from core.device import CPU
 
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 # Measured on the bench: 1 MiB saves 35 MB more and costs a quarter of the run in page faults; from 32 MiB on nothing is
 # saved.
 _MMAP_BYTES = 8 << 20
@@ -99,9 +100,11 @@ def peak_rss_bytes() -> int:
 def return_freed_memory() -> None:
     """Makes the C library give freed memory back to the system, now and at once for large tensors, where it is glibc.
 
-    By default it raises its threshold with every large free and then keeps hundreds of megabytes in fragments.
+    By default it raises its threshold with every large free, and then keeps hundreds of megabytes in fragments, each
+    thread its own.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc.mallopt(_M_ARENA_MAX, 1)
         libc.malloc_trim(0)
