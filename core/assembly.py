@@ -194,7 +194,7 @@ class Assembly:
     @property
     def _head_grid(self) -> Grid | None:
         """Returns the grid of the quantized output head."""
-        return next((grid for name, grid in self._grids.items() if not name.startswith(self.facts.block_prefix)), None)
+        return None if self.facts.head is None else self._grids.get(self.facts.head[0])
 
     def _float_matrices(self) -> list[str]:
         """Returns the modules whose matrices stay in float."""

@@ -18,7 +18,7 @@ from core.checkpoint.reader import CheckpointReader
 from core.configs import QuantizationConfig
 from core.formats.gptq import check_packable, checkpoint_format, from_gptq_tensors, to_gptq_tensors
 from core.model.activations import HiddenStates, Keep
-from core.model.skeleton import OutputHead, Skeleton
+from core.model.skeleton import InputEmbedding, OutputHead, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
@@ -85,6 +85,9 @@ class BlockRecords:
         if self.head is not None:
             out_features, in_features = linear_weight(self.head.module).shape
             found[self.head.stored_name] = (out_features, in_features)
+        if self.embedding is not None:
+            vocabulary, width = self.skeleton.model.get_parameter(f"{self.embedding.path}.weight").shape
+            found[self.embedding.stored_name] = (width, vocabulary)
         return found
 
     @property
@@ -95,9 +98,19 @@ class BlockRecords:
         head = self.skeleton.head()
         return head if self.config.for_linear(head.stored_name) else None
 
-    def head_packing(self, head: OutputHead, solved: SolvedBlock, bias: torch.Tensor | None) -> Packing:
-        """Returns what makes the solved head's packed tensors."""
-        part = _Part(head.stored_name, solved.linears[head.path].weight, bias)
+    @property
+    def embedding(self) -> InputEmbedding | None:
+        """Returns the input embedding; None where it stays in float."""
+        if not self.config.embeddings:
+            return None
+        embedding = self.skeleton.embedding()
+        return embedding if self.config.for_linear(embedding.stored_name) else None
+
+    def outer_packing(
+        self, outer: OutputHead | InputEmbedding, solved: SolvedBlock, bias: torch.Tensor | None = None
+    ) -> Packing:
+        """Returns what makes the packed tensors of a solved head or embedding."""
+        part = _Part(outer.stored_name, solved.linears[outer.path].weight, bias)
         return Packing(parts=[part], version=self._version)
 
     def config_of(self, index: int, name: str) -> QuantizationConfig | None:
@@ -168,6 +181,8 @@ class BlockRecords:
             targets = (f"{self.head.path}.{parameter}" for parameter in ("weight", "bias"))
             source_of = self.skeleton.names.source_of
             yield from (source_of[target] for target in targets if target in source_of)
+        if self.embedding is not None:
+            yield f"{self.embedding.stored_name}.weight"
 
     def stored_ties(self) -> dict[str, str]:
         """Returns stored tensors that the model ties to another stored one, by that one's name."""
@@ -193,8 +208,10 @@ class BlockRecords:
                 yield _Linear(name=name, stored_name=stored_name, module=module, config=config)
 
     def _reported_name(self, index: int, name: str) -> str:
-        behind = index == len(self.skeleton.blocks.modules)
-        return self.skeleton.head().stored_name if behind else self._stored_name(index, name)
+        if index < len(self.skeleton.blocks.modules):
+            return self._stored_name(index, name)
+        outer = (part for part in (self.head, self.embedding) if part is not None)
+        return next(part.stored_name for part in outer if part.path == name)
 
     def _stored_name(self, index: int, name: str) -> str:
         """Returns a linear's name in the checkpoint, without `.weight`."""

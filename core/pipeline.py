@@ -30,6 +30,7 @@ from core.quantizers.block import BlockWalk
 from core.quantizers.dispatch import quantizer_for
 from core.report import QuantizationReport
 from core.steps.blocks import quantize_blocks
+from core.steps.embedding import PackedEmbedding, record_embedding, solve_embedding
 from core.steps.entering import capture_batches, entering_states
 from core.steps.finishing import account_tensors, assembly_of, report_of
 from core.steps.head import quantize_output_head
@@ -123,14 +124,24 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
 
 
 def _quantize(run: OpenRun, stages: Stages) -> None:
-    """Solves every block that the work folder does not hold yet, and the head."""
+    """Solves every block that the work folder does not hold yet, the head and the embedding."""
     if run.manifest.blocks_done == run.total:
         return
+    packed = solve_embedding(run)
+    if run.manifest.blocks_done < run.embedding_index:
+        _quantize_behind(run, stages, packed)
+    if packed is not None:
+        with Recorder(run) as recorder:
+            record_embedding(run, recorder, packed)
+
+
+def _quantize_behind(run: OpenRun, stages: Stages, packed: PackedEmbedding | None) -> None:
+    """Solves what comes behind the embedding: the blocks, and the head."""
     captured: list[CapturedBatch] = []
     hidden: list[HiddenStates] = []
     if run.request.calibration is not None:
         with stages.stage(Stage.CALIBRATING):
-            captured, hidden = capture_batches(run)
+            captured, hidden = capture_batches(run, packed)
     with (
         stages.stage(Stage.QUANTIZING),
         ReadAhead(run.request.reader, run.skeleton.dtype, pinned=run.skeleton.device.type == "cuda") as weights,

@@ -28,7 +28,7 @@ from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks, linear_weight
 from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
-from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
+from core.quantizers.outer import HeadBatch, OuterTask, head_statistics, quantize_outer
 
 _ATTRIBUTE = "_bitmill_preparation"
 
@@ -97,6 +97,8 @@ def convert(
     chosen = config or (preparation.config if preparation else None)
     if chosen is None:
         raise _no_calls("The model was not prepared and no config was given.")
+    if chosen.embeddings:
+        raise InvalidConfigError("embeddings", True, "embeddings are packed in a folder only", "false")  # noqa: FBT003 - the value that was given
     quantizer = quantizer_for(chosen)
     calls = preparation.calls if preparation else []
     if quantizer.needs_calibration and not calls:
@@ -152,8 +154,8 @@ def _convert_head(
             beside = None if states.float_path is None else run(states.float_path)
             yield HeadBatch(inputs=run(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
 
-    task = HeadTask(index=len(blocks.modules), name=path, quantizer=quantizer_for(part), on_event=lambda _: None)
-    solved = quantize_head(task, linear_weight(head).detach(), head_statistics(task.quantizer, fed()))
+    task = OuterTask(index=len(blocks.modules), name=path, quantizer=quantizer_for(part), on_event=lambda _: None)
+    solved = quantize_outer(task, linear_weight(head).detach(), head_statistics(task.quantizer, fed()))
     parent, _, attribute = path.rpartition(".")
     quantized = QuantizedLinear(solved.linears[path].weight, getattr(head, "bias", None))
     setattr(model.get_submodule(parent), attribute, quantized)

@@ -54,6 +54,13 @@ class QuantizationConfig:
         False,
         help="Quantize the output head too; one that is tied to the embedding is untied, which stays in float.",
     )
+    embeddings: bool = option(
+        False,
+        help=(
+            "Pack the input embedding too, rounded to nearest on searched scales, in groups along the vocabulary; of "
+            "the loaders gptqmodel alone reads it. A head that shares its tensor must be quantized with it."
+        ),
+    )
     dynamic: Overrides = option(
         NO_OVERRIDES,
         help=(

@@ -57,7 +57,7 @@ def open_weights(
         return Skeleton.open(model_dir, reader, dtype), reader
     source = DequantizedSource.open(reader, quantization)
     skeleton = Skeleton.open(model_dir, source, dtype)
-    return skeleton, source.with_transposed(_conv1d_weights(skeleton))
+    return skeleton, source.with_transposed(_transposed_weights(skeleton))
 
 
 def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
@@ -188,10 +188,11 @@ class DequantizedSource:
         return [name.removesuffix(ending) for name in self.reader.names() if name.endswith(ending)]
 
 
-def _conv1d_weights(skeleton: Skeleton) -> frozenset[str]:
+def _transposed_weights(skeleton: Skeleton) -> frozenset[str]:
+    """Returns the stored weights whose modules keep the inputs, or tokens, as rows."""
     modules: dict[str, Any] = dict(skeleton.model.named_modules())
     return frozenset(
         skeleton.names.source_of[f"{path}.weight"]
         for path, module in modules.items()
-        if isinstance(module, Conv1D) and f"{path}.weight" in skeleton.names.source_of
+        if isinstance(module, (Conv1D, torch.nn.Embedding)) and f"{path}.weight" in skeleton.names.source_of
     )

@@ -79,8 +79,10 @@ def _summary(card: ModelCard) -> str:
 
 def _unchanged(card: ModelCard) -> str:
     routers = ", and routers," if any(NUMBERED_EXPERT.search(name) for name in card.shapes) else ""
-    kept = ["Embeddings", "norms", *([] if card.config.lm_head else ["head"])]
-    return f"{', '.join(kept[:-1])} and {kept[-1]}{routers} are unchanged."
+    config = card.config
+    kept = [*([] if config.embeddings else ["embeddings"]), "norms", *([] if config.lm_head else ["head"])]
+    named = " and ".join(filter(None, (", ".join(kept[:-1]), kept[-1])))
+    return f"{named[0].upper()}{named[1:]}{routers} are unchanged."
 
 
 def _exceptions(card: ModelCard) -> str:

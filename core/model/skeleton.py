@@ -71,6 +71,14 @@ class OutputHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputEmbedding:
+    """What turns token numbers into vectors. path: in the model. stored_name: in the checkpoint, without `.weight`."""
+
+    path: str
+    stored_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skeleton:
     """A model without weights, its blocks, and where each tensor lies in the checkpoint."""
 
@@ -131,6 +139,19 @@ class Skeleton:
             weight=source_of[self.names.tied.get(target, target)],
             bias=source_of.get(f"{path}.bias"),
         )
+
+    def embedding(self) -> InputEmbedding:
+        """Returns the input embedding; raises ModelRefusedError where it is more than a table of its own."""
+        module = self.model.get_input_embeddings()
+        path = next(path for path, found in self.model.named_modules() if found is module)
+        stored = self.names.source_of.get(f"{path}.weight")
+        if type(module) is not nn.Embedding or stored is None:
+            raise ModelRefusedError(
+                ModelProblem.UNSUPPORTED_ARCHITECTURE,
+                f"The input embedding is a {type(module).__name__}, which is read back as a plain table of its own.",
+                "Set embeddings to false.",
+            )
+        return InputEmbedding(path=path, stored_name=stored.removesuffix(".weight"))
 
     @span(Work.LOAD)
     def load(self, source: TensorSource, targets: Iterable[str]) -> None:

@@ -30,6 +30,11 @@ DECODER_MODEL_TYPES = _names("""
     zaya
 """)
 
+SCALED_EMBEDDING_MODEL_TYPES = _names("""
+    biogpt gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text minicpm3 vaultgemma xglm
+""")
+"""Whose embedding module multiplies what it looks up."""
+
 ENCODER_MODEL_TYPES = _names("""
     albert bart bert bert-generation big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra
     ernie esm esmc eurobert flaubert fnet funnel gte ibert jina_embeddings_v3 layoutlm longformer luke mbart

@@ -136,8 +136,9 @@ def _check_calibration(calibration: CalibrationConfig, facts: ModelFacts) -> lis
             f"the model takes sequences of at most {facts.max_positions:,} tokens",
             f"a whole number up to {facts.max_positions:,}",
         )
-    widest = max(facts.linears, key=lambda name: facts.linears[name][1])
-    inputs = facts.linears[widest][1]
+    calibrated = facts.calibrated
+    widest = max(calibrated, key=lambda name: calibrated[name][1])
+    inputs = calibrated[widest][1]
     if calibration.tokens >= inputs:
         return []
     return [
@@ -151,6 +152,13 @@ def _check_calibration(calibration: CalibrationConfig, facts: ModelFacts) -> lis
 def _check_formats(formats: Sequence[Format], config: QuantizationConfig, facts: ModelFacts) -> None:
     if Format.COMPRESSED_TENSORS not in formats:
         return
+    if config.embeddings:
+        raise InvalidConfigError(
+            "formats",
+            str(Format.COMPRESSED_TENSORS),
+            "this layout groups an embedding along its width, and the codes are grouped along the vocabulary",
+            "gptq, or embeddings=false",
+        )
     grouped = any(grid and grid.group_size != -1 for grid in linear_grids(config, facts.linears).values())
     if isinstance(config, GPTQConfig) and config.order is Order.DESC_ACT and grouped:
         raise InvalidConfigError(
@@ -206,6 +214,8 @@ def _other_layout(target: Target, config: QuantizationConfig, facts: ModelFacts,
 def _nearest(target: Target, config: QuantizationConfig, facts: ModelFacts, formats: Sequence[Format]) -> str:
     """Returns the same grids in another format where they are loaded, else the nearest single grid in the first."""
     grid = grid_of(config)
+    if config.embeddings and loads_mixed(target, replace(config, embeddings=False), facts.linears, formats[0]):
+        return "the same with embeddings=false"
     for layout in Format:
         if layout not in formats and loads_mixed(target, config, facts.linears, layout):
             return f"formats={layout} with {grid}{' and the same dynamic' if config.dynamic else ''}"

@@ -179,6 +179,34 @@ RULES: tuple[Rule, ...] = (
     *_gptqmodel_rules(Target.GPTQMODEL, GPTQMODEL_VERSIONS, GPTQMODEL_TORCH),
 )
 
+PART_RULES: tuple[LayoutRule, ...] = (
+    LayoutRule(
+        target=Target.TRANSFORMERS,
+        layout=Format.GPTQ,
+        field="lm_head",
+        reason="its GPTQ loader keeps the head in float and leaves it at random values",
+        versions=TRANSFORMERS_VERSIONS,
+        source=TRANSFORMERS_GPTQ,
+    ),
+    LayoutRule(
+        target=Target.TRANSFORMERS,
+        layout=Format.GPTQ,
+        field="embeddings",
+        reason="its GPTQ loader keeps the embedding in float and leaves it at random values",
+        versions=TRANSFORMERS_VERSIONS,
+        source=TRANSFORMERS_GPTQ,
+    ),
+    LayoutRule(
+        target=Target.VLLM,
+        layout=Format.GPTQ,
+        field="embeddings",
+        reason="its GPTQ loader packs linears and the head only",
+        versions=VLLM_VERSIONS,
+        source=VLLM_CONFIG,
+    ),
+)
+"""Parts of a model, by the option that quantizes them, that a target cannot load packed in a layout."""
+
 FAMILY_RULES: tuple[FamilyRule, ...] = (
     FamilyRule(
         target=Target.TRANSFORMERS,

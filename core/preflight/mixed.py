@@ -10,6 +10,7 @@ from core.errors import InvalidConfigError
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.preflight.loader_table import (
     FUSED_LINEARS,
+    PART_RULES,
     TRANSFORMERS_GPTQ,
     TRANSFORMERS_VERSIONS,
     VLLM_CONFIG,
@@ -72,16 +73,11 @@ def mixed_violations(target: Target, config: QuantizationConfig, shapes: Shapes,
     ]
     if config.dynamic:
         found += _mixture(target, config, grids, layout)
-    if config.lm_head and (target, layout) == (Target.TRANSFORMERS, Format.GPTQ):
-        rule = LayoutRule(
-            target=target,
-            layout=layout,
-            field="lm_head",
-            reason="its GPTQ loader keeps the head in float and leaves it at random values",
-            versions=TRANSFORMERS_VERSIONS,
-            source=TRANSFORMERS_GPTQ,
-        )
-        found.append(Violation(rule=rule, detail=f"lm_head: {rule.reason}"))
+    found += [
+        Violation(rule=rule, detail=f"{rule.field}: {rule.reason}")
+        for rule in PART_RULES
+        if getattr(config, rule.field) and (rule.target, rule.layout) == (target, layout)
+    ]
     return found
 
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from core.errors import InvalidConfigError, ModelProblem, ModelRefusedError
-from core.preflight.architectures import CONV1D_MODEL_TYPES, EXPERT_MODEL_TYPES, NUMBERED_EXPERT
+from core.preflight.architectures import (
+    CONV1D_MODEL_TYPES,
+    EXPERT_MODEL_TYPES,
+    NUMBERED_EXPERT,
+    SCALED_EMBEDDING_MODEL_TYPES,
+)
 from core.preflight.model_config import ConfigFacts, already_quantized, read_config
 from core.preflight.model_files import check_folder, check_tokenizer, read_tensors
 
@@ -44,6 +49,8 @@ class ModelFacts:
     fused_experts: stored tensors that hold several experts, which stay in float.
     max_positions: longest sequence that config.json allows, None where it is silent. head: the output head's name and
     (out_features, in_features), as a linear; of a tied one, which has no tensor of its own, the name that it gets.
+    embedding: the input embedding's name and (width, vocabulary), as a linear from one-hot tokens; None where the
+    checkpoint keeps it in the head's tensor.
     """
 
     architecture: str
@@ -61,18 +68,39 @@ class ModelFacts:
     fused_experts: int
     max_positions: int | None
     head: tuple[str, tuple[int, int]] | None = None
+    embedding: tuple[str, tuple[int, int]] | None = None
+
+    @property
+    def calibrated(self) -> dict[str, tuple[int, int]]:
+        """Returns the linears that have a Hessian: all but an embedding, whose inputs are token numbers."""
+        name = None if self.embedding is None else self.embedding[0]
+        return {linear: shape for linear, shape in self.linears.items() if linear != name}
 
     def planned(self, config: QuantizationConfig) -> ModelFacts:
-        """Returns the facts with the head among the linears if the config quantizes it.
+        """Returns the facts with head and embedding among the linears if the config quantizes them.
 
-        Raises InvalidConfigError where there is no head to quantize.
+        Raises InvalidConfigError where there is none to quantize.
         """
-        if not config.lm_head:
-            return self
-        if self.head is None:
-            raise InvalidConfigError("lm_head", True, "the weights hold neither a head nor an embedding", "false")  # noqa: FBT003 - the value that was given
-        name, shape = self.head
-        return replace(self, linears={**self.linears, name: shape})
+        linears = dict(self.linears)
+        if config.lm_head:
+            if self.head is None:
+                raise InvalidConfigError("lm_head", True, "the weights hold neither a head nor an embedding", "false")  # noqa: FBT003 - the value that was given
+            linears |= dict([self.head])
+        if config.embeddings:
+            linears |= dict([self._packable_embedding(config)])
+        return replace(self, linears=linears)
+
+    def _packable_embedding(self, config: QuantizationConfig) -> tuple[str, tuple[int, int]]:
+        allowed = "false"
+        if self.embedding is None:
+            reason = "the weights hold no embedding of its own"
+        elif self.model_type in SCALED_EMBEDDING_MODEL_TYPES:
+            reason = f"{self.model_type} multiplies what it looks up, and packed embeddings are read without that"
+        elif self.tied_head and (self.head is None or not config.lm_head or not config.for_linear(self.head[0])):
+            reason, allowed = "the output head shares its tensor and would stay in float", "true with lm_head, or false"
+        else:
+            return self.embedding
+        raise InvalidConfigError("embeddings", True, reason, allowed)  # noqa: FBT003 - the value that was given
 
 
 def inspect_source(source_dir: Path) -> ModelFacts:
@@ -106,6 +134,7 @@ def inspect_source(source_dir: Path) -> ModelFacts:
         fused_experts=sum(_is_fused(name) for name in tensors),
         max_positions=config.max_positions,
         head=_head(tensors, prefix),
+        embedding=_embedding(tensors, prefix),
     )
 
 
@@ -192,31 +221,50 @@ def _linears(tensors: Mapping[str, TensorFacts], prefix: str, *, transposed: boo
 
 def _embedding_width(tensors: Mapping[str, TensorFacts], prefix: str) -> int:
     """Returns the width of the largest matrix outside the blocks, which is the embedding (or the head, as wide)."""
-    matrices = [
-        tensor.shape
-        for name, tensor in tensors.items()
-        if not name.startswith(prefix) and len(tensor.shape) == MATRIX_DIMENSIONS
-    ]
+    matrices = _matrices_outside(tensors, prefix)
     if not matrices:
         raise ModelRefusedError(
             ModelProblem.WEIGHTS_MISSING, "The weights hold no embedding.", "Download the model again."
         )
-    return max(matrices, key=lambda shape: shape[0] * shape[1])[1]
+    return matrices[_largest(matrices)][1]
 
 
-def _head(tensors: Mapping[str, TensorFacts], prefix: str) -> tuple[str, tuple[int, int]] | None:
-    """Returns the stored head, or the largest matrix outside the blocks, the embedding, which it is tied to."""
-    outside = {
+def _matrices_outside(tensors: Mapping[str, TensorFacts], prefix: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all matrices outside the blocks."""
+    return {
         name: tensor.shape
         for name, tensor in tensors.items()
         if not name.startswith(prefix) and len(tensor.shape) == MATRIX_DIMENSIONS
     }
+
+
+def _largest(matrices: Mapping[str, tuple[int, ...]]) -> str:
+    return max(matrices, key=lambda name: matrices[name][0] * matrices[name][1])
+
+
+def _head(tensors: Mapping[str, TensorFacts], prefix: str) -> tuple[str, tuple[int, int]] | None:
+    """Returns the stored head, or the largest matrix outside the blocks, the embedding, which it is tied to."""
+    outside = _matrices_outside(tensors, prefix)
     stored = next((name for name in outside if name.endswith(HEAD_ENDINGS)), None)
     if stored is not None:
         rows, columns = outside[stored]
         return stored.removesuffix(".weight"), (rows, columns)
-    rows, columns = max(outside.values(), key=lambda shape: shape[0] * shape[1], default=(0, 0))
-    return (TIED_HEAD, (rows, columns)) if rows else None
+    if not outside:
+        return None
+    rows, columns = outside[_largest(outside)]
+    return TIED_HEAD, (rows, columns)
+
+
+def _embedding(tensors: Mapping[str, TensorFacts], prefix: str) -> tuple[str, tuple[int, int]] | None:
+    """Returns the largest matrix outside the blocks that is no head, its sides exchanged."""
+    matrices = {
+        name: shape for name, shape in _matrices_outside(tensors, prefix).items() if not name.endswith(HEAD_ENDINGS)
+    }
+    if not matrices:
+        return None
+    name = _largest(matrices)
+    vocabulary, width = matrices[name]
+    return name.removesuffix(".weight"), (width, vocabulary)
 
 
 def _main_dtype(tensors: Mapping[str, TensorFacts]) -> str:

@@ -104,13 +104,17 @@ class BlockWalk:
     _known_streams: dict[object, dict[str, str]] = field(default_factory=dict)
     _known_folds: dict[object, Folds] = field(default_factory=dict)
 
-    def entering(self, states: Sequence[torch.Tensor]) -> list[HiddenStates]:
-        """Returns what enters the first block: both paths begin with the same states."""
+    def entering(
+        self, states: Sequence[torch.Tensor], floats: Sequence[torch.Tensor] | None = None
+    ) -> list[HiddenStates]:
+        """Returns what enters the first block. floats: where the float path begins with other states."""
         carried, every = self.quantizer.carries_float_path, self.quantizer.float_path_every
-        kept = [self.activations.keep(batch) for batch in states]
+        keep = self.activations.keep
+        kept = [keep(batch) for batch in states]
+        beside = kept if floats is None else [keep(batch) for batch in floats]
         return [
-            HiddenStates(quantized=batch, float_path=batch if carried and number % every == 0 else None)
-            for number, batch in enumerate(kept)
+            HiddenStates(quantized=batch, float_path=twin if carried and number % every == 0 else None)
+            for number, (batch, twin) in enumerate(zip(kept, beside, strict=True))
         ]
 
     def quantize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from core.block_records import restored_states
 from core.checkpoint.prefetch import ReadAhead
 from core.errors import RunStoppedError
@@ -10,11 +12,17 @@ from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch, capture
 from core.quantizers.block import BlockBatch, block_batches
 from core.steps.blocks import load_block
+from core.steps.embedding import PackedEmbedding
 from core.steps.run import OpenRun
 
 
-def capture_batches(run: OpenRun) -> tuple[list[CapturedBatch], list[HiddenStates]]:
-    """Runs the embedding on every batch and learns what the model hands to each block."""
+def capture_batches(
+    run: OpenRun, packed: PackedEmbedding | None = None
+) -> tuple[list[CapturedBatch], list[HiddenStates]]:
+    """Runs the embedding on every batch and learns what the model hands to each block.
+
+    packed: the embedding on its grid, with which the quantized path begins; the float path begins with the float one.
+    """
     request = run.request
     batches = request.token_batches
 
@@ -26,9 +34,15 @@ def capture_batches(run: OpenRun) -> tuple[list[CapturedBatch], list[HiddenState
     embedding = run.skeleton.embedding_targets()
     run.skeleton.load(request.reader, embedding)
     calls = [((), {"input_ids": tokens}) for tokens in batches]
-    captured, hidden = capture(run.skeleton.model, run.skeleton.blocks.modules, calls, advance)
+    model, blocks = run.skeleton.model, run.skeleton.blocks.modules
+    captured, states = capture(model, blocks, calls, advance)
+    floats = None
+    if packed is not None:
+        model.get_input_embeddings().weight = nn.Parameter(packed.weight_VO, requires_grad=False)
+        floats = states
+        captured, states = capture(model, blocks, calls, lambda _: None)
     run.skeleton.drop(embedding)
-    return captured, request.walk.entering(hidden)
+    return captured, request.walk.entering(states, floats)
 
 
 def entering_states(

@@ -11,7 +11,7 @@ from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch, head_inputs
 from core.model.skeleton import OutputHead
 from core.quantizers.dispatch import quantizer_for
-from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
+from core.quantizers.outer import HeadBatch, OuterTask, head_statistics, quantize_outer
 from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
 
@@ -24,7 +24,7 @@ def quantize_output_head(
     index = len(run.skeleton.blocks.modules)
     part = run.request.config.for_linear(head.stored_name)
     assert part is not None  # noqa: S101 - a head that stays in float is none of the records'
-    task = HeadTask(
+    task = OuterTask(
         index=index,
         name=head.path,
         quantizer=quantizer_for(part),
@@ -34,12 +34,12 @@ def quantize_output_head(
     statistics = head_statistics(task.quantizer, _batches(run, head, captured, hidden))
     reader = run.request.reader
     W_OI = reader.tensor(head.weight).to(device=run.skeleton.device, dtype=run.skeleton.dtype)
-    solved = quantize_head(task, W_OI, statistics)
+    solved = quantize_outer(task, W_OI, statistics)
     bias = None if head.bias is None else reader.tensor(head.bias)
     recorder.record(
         FinishedBlock(
             index=index,
-            packing=run.records.head_packing(head, solved, bias),
+            packing=run.records.outer_packing(head, solved, bias),
             rows=run.records.rows(index, solved),
             seconds=time.perf_counter() - started,
             leaving={},

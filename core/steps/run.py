@@ -65,7 +65,12 @@ class OpenRun:
 
     @property
     def total(self) -> int:
-        """Returns the number of blocks to record: the model's, and the head where it is quantized."""
+        """Returns the number of blocks to record: the model's, then head and embedding where they are quantized."""
+        return self.embedding_index + (self.records.embedding is not None)
+
+    @property
+    def embedding_index(self) -> int:
+        """Returns the number under which the embedding is recorded, behind everything that needs calibration."""
         return len(self.skeleton.blocks.modules) + (self.records.head is not None)
 
 

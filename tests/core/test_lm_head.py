@@ -24,7 +24,7 @@ from core.preflight.resources import estimate
 from core.preflight.source import inspect_source
 from core.quantization import convert, prepare
 from core.quantizers.gptq import GPTQQuantizer
-from core.quantizers.head import HeadBatch, HeadTask, head_statistics, quantize_head
+from core.quantizers.outer import HeadBatch, OuterTask, head_statistics, quantize_outer
 from core.steps.run import TOKENS_PER_BATCH
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
@@ -113,8 +113,8 @@ def test_tiles_of_rows_give_the_codes_of_the_whole() -> None:
     inputs = torch.randn(2, 40, 64)
     for tile in (2**20, 10 * 64):
         statistics = head_statistics(quantizer, [HeadBatch(inputs=inputs)])
-        task = HeadTask(index=7, name="lm_head", quantizer=quantizer, on_event=events.append, tile_elements=tile)
-        found.append(quantize_head(task, W_OI, statistics).linears["lm_head"])
+        task = OuterTask(index=7, name="lm_head", quantizer=quantizer, on_event=events.append, tile_elements=tile)
+        found.append(quantize_outer(task, W_OI, statistics).linears["lm_head"])
     whole, tiled = found
     assert torch.equal(whole.weight.codes_OI, tiled.weight.codes_OI)
     assert torch.equal(whole.weight.scales_OG, tiled.weight.scales_OG)

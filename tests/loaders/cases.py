@@ -11,6 +11,7 @@ class Case:
     None, for another method.
 
     mixed: with DYNAMIC, other grids for some linears and none for others. head: the output head is packed too.
+    embedding: the input embedding is.
     """
 
     source: str = "llama-bfloat16"
@@ -21,12 +22,13 @@ class Case:
     method: str = "rtn"
     mixed: bool = False
     head: bool = False
+    embedding: bool = False
 
     @property
     def name(self) -> str:
         """Returns the artifact's folder name."""
         version = "v1" if self.sym else "v2"
-        how = f"{self.order or self.method}{'-mixed' * self.mixed}{'-head' * self.head}"
+        how = f"{self.order or self.method}{'-mixed' * self.mixed}{'-head' * self.head}{'-embedding' * self.embedding}"
         return f"{self.source}-{self.bits}bit-{version}-g{self.group_size}-{how}"
 
 
@@ -64,5 +66,11 @@ MIXED = tuple(Case(bits=4, sym=sym, mixed=True) for sym in (True, False))
 # Nor does it read a packed head: one of its own, and one that was tied to the embedding.
 HEADS = tuple(
     Case(bits=4, sym=True, order=None, source=f"{family}-float32-288", head=True) for family in ("llama", "gemma")
+)
+# Nor a packed embedding: beside a head of its own, and under one that was tied to it.
+EMBEDDINGS = tuple(
+    Case(bits=bits, sym=sym, order=None, source=f"{family}-float32-288", head=family != "llama", embedding=True)
+    for family, bits in (("llama", 4), ("opt", 4), ("gpt2", 3))
+    for sym in (True, False)
 )
 CASES = WIDTHS + LAYOUTS + FAMILIES + EXPERTS

@@ -49,7 +49,7 @@ def reference_logits(
         for name, tensor in load_file(folder / "model.safetensors").items()
         if name.rpartition(".")[2] not in PACKED
     }
-    in_first = conv1d_names(folder)
+    in_first = names_of_transposed(folder)
     for prefix, weight_OI in unpacked(folder).items():
         weight = weight_OI.to(packed).float()
         state[f"{prefix}.weight"] = weight.T.contiguous() if prefix in in_first else weight
@@ -62,11 +62,11 @@ def reference_logits(
         return logits(AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval())
 
 
-def conv1d_names(folder: Path) -> set[str]:
-    """Returns the linears that transformers stores as [in, out]."""
+def names_of_transposed(folder: Path) -> set[str]:
+    """Returns the modules whose weight transformers keeps as [in, out], an embedding's tokens being its inputs."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    return {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    return {name for name, module in model.named_modules() if isinstance(module, (Conv1D, torch.nn.Embedding))}
 
 
 @cache

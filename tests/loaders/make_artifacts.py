@@ -17,7 +17,7 @@ from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
 from core.preflight.rules import Target
 from tests.core.tiny import byte_tokenizer, random_tokens, tiny_model
-from tests.loaders.cases import CASES, DYNAMIC, HEADS, MIXED, Case
+from tests.loaders.cases import CASES, DYNAMIC, EMBEDDINGS, HEADS, MIXED, Case
 
 SAMPLES, SEQ_LEN = 8, 64
 # The model that every width and layout is tried on: room for groups of 128, and biases.
@@ -44,7 +44,12 @@ def config_of(case: Case) -> QuantizationConfig:
     if case.order is None:
         config_class = CONFIG_CLASSES[Method(case.method)]
         return config_class(
-            bits=case.bits, group_size=case.group_size, sym=case.sym, dynamic=dynamic, lm_head=case.head
+            bits=case.bits,
+            group_size=case.group_size,
+            sym=case.sym,
+            dynamic=dynamic,
+            lm_head=case.head,
+            embeddings=case.embedding,
         )
     order = Order(case.order)
     return GPTQConfig(bits=case.bits, group_size=case.group_size, sym=case.sym, order=order, dynamic=dynamic)
@@ -58,12 +63,11 @@ def calibration() -> CalibrationWindows:
 
 def main(folder: Path) -> None:
     """Writes all artifacts and checks each without a loader first."""
-    for case in CASES + MIXED + HEADS:
+    for case in CASES + MIXED + HEADS + EMBEDDINGS:
         out_dir = folder / case.name
         quantize_checkpoint(write_source(folder, case.source), out_dir, config_of(case), calibration())
-        findings = check_artifact(
-            out_dir, (Target.GPTQMODEL, *(() if case.mixed or case.head else (Target.TRANSFORMERS,)))
-        )
+        in_transformers = not (case.mixed or case.head or case.embedding)
+        findings = check_artifact(out_dir, (Target.GPTQMODEL, *((Target.TRANSFORMERS,) if in_transformers else ())))
         if findings:
             raise SystemExit(f"{case.name}: {findings}")
 

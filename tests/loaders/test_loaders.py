@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.loaders.cases import CASES, HEADS, MIXED, WIDTHS, Case
+from tests.loaders.cases import CASES, EMBEDDINGS, HEADS, MIXED, WIDTHS, Case
 from tests.loaders.comparison import (
     logits,
     quantized_linears,
@@ -131,6 +131,25 @@ def test_gptqmodel_reads_the_head(case: Case, artifacts: Path):
     assert relative_difference(logits(model.float()), reference_logits(folder, **GPTQMODEL_ROUNDS)) < EXACT
 
 
+@pytest.mark.parametrize("case", EMBEDDINGS, ids=case_id)
+def test_gptqmodel_reads_the_embedding(case: Case, artifacts: Path):
+    """A packed embedding is looked up in its packed module, and the logits are the reference's."""
+    folder = artifacts / case.name
+    model = through_gptqmodel(folder)
+    assert hasattr(model.get_input_embeddings(), "qweight")
+    assert quantized_linears(model) == set(unpacked(folder))
+    assert relative_difference(logits(model), reference_logits(folder)) < FLOAT16
+
+
+@pytest.mark.parametrize("case", EMBEDDINGS[:2], ids=case_id)
+def test_transformers_leaves_the_embedding_at_random_values(case: Case, artifacts: Path):
+    """Why the target check refuses it: it is no packed module and the logits are far off."""
+    folder = artifacts / case.name
+    model = through_transformers_exactly(folder)
+    assert not hasattr(model.get_input_embeddings(), "qweight")
+    assert relative_difference(logits(model), reference_logits(folder, **TRANSFORMERS_ROUNDS)) > FLOAT16
+
+
 @pytest.mark.parametrize("case", HEADS, ids=case_id)
 def test_transformers_leaves_the_head_at_random_values(case: Case, artifacts: Path):
     """Why the target check refuses it: the head is no packed module and the logits are far off."""
@@ -189,6 +208,35 @@ def test_any_zero_and_any_sign_are_read_right(
     """Zeros of 0 and of 2^bits-1 and negative scales, which version 2 can carry and version 1 cannot."""
     folder = altered(artifacts / case.name, tmp_path / "spread", spread_zeros_and_signs)
     assert relative_difference(logits(load(folder)), reference_logits(folder, **rounds)) < EXACT
+
+
+def spread_signs(tensors: dict[str, torch.Tensor]) -> None:
+    """Gives every scale a random sign."""
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in tensors.items():
+        if name.endswith(".scales"):
+            tensor.mul_(torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
+
+
+@pytest.mark.parametrize(("load", "rounds"), EXACT_LOADERS, ids=["gptqmodel", "transformers"])
+@pytest.mark.parametrize("case", [case for case in WIDTHS if case.sym], ids=case_id)
+def test_any_sign_is_read_right_in_version_1(
+    case: Case,
+    load: Callable[[Path], torch.nn.Module],
+    rounds: dict[str, torch.dtype],
+    artifacts: Path,
+    tmp_path: Path,
+):
+    """Negative scales of symmetric grids, which GPTQ writes unless signed_scales is off."""
+    folder = altered(artifacts / case.name, tmp_path / "spread", spread_signs)
+    assert relative_difference(logits(load(folder)), reference_logits(folder, **rounds)) < EXACT
+
+
+@pytest.mark.parametrize("case", [case for case in WIDTHS if case.sym], ids=case_id)
+def test_the_kernel_that_transformers_prefers_reads_any_sign(case: Case, artifacts: Path, tmp_path: Path):
+    """As a user loads it, whichever kernel that is on this processor."""
+    folder = altered(artifacts / case.name, tmp_path / "spread", spread_signs)
+    assert relative_difference(logits(through_transformers(folder)), reference_logits(folder)) < BFLOAT16
 
 
 def shift_one_zero(tensors: dict[str, torch.Tensor]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
@@ -15,6 +18,7 @@ from core.preflight.architectures import (
     DECODER_MODEL_TYPES,
     ENCODER_DECODER_MODEL_TYPES,
     ENCODER_MODEL_TYPES,
+    SCALED_EMBEDDING_MODEL_TYPES,
 )
 from core.preflight.model_config import DECODER_CLASS_ENDINGS
 from core.preflight.source import inspect_source
@@ -76,3 +80,15 @@ def test_the_table_of_decoders_is_that_of_transformers():
     assert causal - known - NOT_PLAIN_TEXT == set()
     assert causal >= DECODER_MODEL_TYPES
     assert not DECODER_MODEL_TYPES & (ENCODER_MODEL_TYPES | ENCODER_DECODER_MODEL_TYPES)
+
+
+def test_families_that_scale_their_embedding_are_those_whose_code_says_so():
+    """A subclass of nn.Embedding that multiplies, in the module of a decoder's model type."""
+    models = Path(transformers.__file__).parent / "models"
+    scaled = set()
+    for model_type in DECODER_MODEL_TYPES:
+        module = model_type_to_module_name(model_type)
+        code = models / module / f"modeling_{module}.py"
+        if code.is_file() and re.search(r"class \w*ScaledWordEmbedding\(nn\.Embedding\)", code.read_text()):
+            scaled.add(model_type)
+    assert scaled == SCALED_EMBEDDING_MODEL_TYPES

@@ -1,8 +1,8 @@
-"""Quantizes the output head: one Hessian of what the last norm hands over, and the rows in tiles.
+"""Quantizes a matrix outside the blocks, the head or the embedding, in tiles of its rows.
 
-A row's codes hang on the Hessian and on that row alone, so that a large vocabulary needs the memory of one tile.
+A row's codes hang on the statistics and on that row alone, so that a large vocabulary needs the memory of one tile.
 
-Legend: O out_features (the vocabulary), I in_features.
+Legend: O out_features, I in_features.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class HeadBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadTask:
-    """What is quantized. index: the number behind the last block's. name: the head's module path.
+class OuterTask:
+    """What is quantized. index: of the step, behind the last block's. name: the module's path.
 
     beat: asked before each tile, and by methods that iterate; it raises where the work must stop.
     """
@@ -60,8 +60,8 @@ def head_statistics(quantizer: BaseQuantizer[Any], batches: Iterable[HeadBatch])
     return None if collector is None else collector.finish()
 
 
-def quantize_head(task: HeadTask, W_OI: torch.Tensor, statistics: InputStatistics | None) -> SolvedBlock:
-    """Returns the head as a block of one linear, which nothing leaves. Raises NumericalError with its name."""
+def quantize_outer(task: OuterTask, W_OI: torch.Tensor, statistics: InputStatistics | None) -> SolvedBlock:
+    """Returns the matrix as a block of one linear, which nothing leaves. Raises NumericalError with its name."""
     started = time.perf_counter()
     rows = max(1, task.tile_elements // W_OI.shape[1])
     task.quantizer.beat = task.beat
