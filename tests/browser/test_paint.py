@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
-
-from playwright.sync_api import Page
+from typing import TYPE_CHECKING
 
 from tests.browser.conftest import OpenPage
 from tests.browser.staging import Staged
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 AIM_MS = 300
 LOADS = 5
