@@ -102,16 +102,20 @@ class Deployment:
         **plan: object,
     ) -> Job:
         """Stores a job about a model of its own. plan: what the fake engine does on it."""
-        model = self.settings.model_roots[0].path / name / "tiny"
-        if not model.exists():
-            shutil.copytree(self.tiny_model, model)
         return self.add(
-            {"source": "path", "root": "models", "path": f"{name}/tiny"},
+            self.model(name),
             plan=plan,
             queue=name if queue is None else queue,
             max_attempts=max_attempts,
             deadline_seconds=deadline_seconds,
         )
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Returns how a request names a model of its own, which is made where it is not there yet."""
+        folder = self.settings.model_roots[0].path / name / "tiny"
+        if not folder.exists():
+            shutil.copytree(self.tiny_model, folder)
+        return {"source": "path", "root": "models", "path": f"{name}/tiny"}
 
     def add(
         self,
