@@ -1,6 +1,7 @@
 """Makes the identifiers of rows: a prefix that names the kind, and a UUIDv7 (RFC 9562 section 5.7), sorted by time.
 
-Python gains `uuid.uuid7` only in 3.14. Nothing may rely on the order: clocks of several machines write it.
+Python gains `uuid.uuid7` only in 3.14. What one process makes is in order; otherwise nothing may rely on it, for clocks
+of several machines write it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import time
 import uuid
 from enum import StrEnum
 
-_RANDOM_BITS = 74
-_RANDOM_LOW_BITS = 62
+_RANDOM_BITS = 62
+_NANOSECONDS = 1_000_000  # in a millisecond
 
 
 class IdPrefix(StrEnum):
@@ -29,10 +30,13 @@ class IdPrefix(StrEnum):
 
 
 def uuid7() -> uuid.UUID:
-    """Returns 48 bits of Unix milliseconds, the version and variant bits, and 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    random_high, random_low = divmod(secrets.randbits(_RANDOM_BITS), 1 << _RANDOM_LOW_BITS)
-    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | random_high << 64 | 0b10 << 62 | random_low)
+    """Returns 48 bits of Unix milliseconds, 12 of their fraction (RFC 9562 section 6.2, method 3), and 62 random bits.
+
+    A step of the fraction is a quarter of a microsecond, less than it takes to make one.
+    """
+    milliseconds, rest = divmod(time.time_ns(), _NANOSECONDS)
+    fraction = (rest << 12) // _NANOSECONDS
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(_RANDOM_BITS))
 
 
 def new_id(prefix: IdPrefix) -> str:

@@ -95,6 +95,16 @@ class Database:
             with connection.begin():
                 yield Repository(connection)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Repository]:
+        """Only reads, and all its statements see the same moment; for what reads much, row by row."""
+        with _unavailable(), self._engine.connect() as connection:
+            connection.execution_options(**{READ_ONLY: True})
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield Repository(connection)
+
     def ping(self) -> None:
         """Raises StorageUnavailableError unless the database answers a query."""
         with _unavailable(), self._reader.connect() as connection:

@@ -21,7 +21,7 @@ def copy_database(
     source.upgrade()
     target.upgrade()
     copied: dict[str, int] = {}
-    with source.reading() as old, target.transaction() as new:
+    with source.snapshot() as old, target.transaction() as new:
         _refuse(old, new)
         for table in old.moved_tables():
             total = old.table_size(table)

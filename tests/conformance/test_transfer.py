@@ -43,7 +43,7 @@ def fill(database: Database) -> None:
 
 def everything(database: Database) -> dict[str, list[dict[str, object]]]:
     """Returns all rows of all tables."""
-    with database.reading() as repository:
+    with database.snapshot() as repository:
         return {
             table: [dict(row) for rows in repository.table_rows(table) for row in rows]
             for table in repository.moved_tables()

@@ -24,6 +24,14 @@ def test_uuid7_does_not_repeat() -> None:
     assert len({uuid7() for _ in range(10_000)}) == 10_000
 
 
+def test_uuid7s_of_one_process_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are made within one millisecond, half a microsecond apart."""
+    times = iter(range(1_800_000_000_000_000_000, 1_800_000_000_003_000_000, 500))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    made = [uuid7() for _ in range(6000)]
+    assert made == sorted(made)
+
+
 @pytest.mark.parametrize("prefix", IdPrefix)
 def test_id_names_its_kind(prefix: IdPrefix) -> None:
     """An id is the kind, an underscore and 32 hexadecimal digits."""

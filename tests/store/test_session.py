@@ -178,3 +178,17 @@ def test_corrupt_sqlite_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises((SQLAlchemyError, StorageUnavailableError)):
         database.upgrade()
     database.dispose()
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_a_snapshot_sees_one_moment(database: str, request: pytest.FixtureRequest) -> None:
+    """What is committed while it reads is seen by the next one."""
+    here = Database(request.getfixturevalue(database))
+    here.upgrade()
+    with here.snapshot() as repository:
+        before = repository.queued_counts()
+        submit(here)
+        assert repository.queued_counts() == before == {}
+    with here.snapshot() as repository:
+        assert repository.queued_counts() == {"default": 1}
+    here.dispose()
