@@ -60,6 +60,7 @@ class QuantizationConfig:
             "Pack the input embedding too, rounded to nearest on searched scales, in groups along the vocabulary; of "
             "the loaders gptqmodel alone reads it. A head that shares its tensor must be quantized with it."
         ),
+        later=True,
     )
     dynamic: Overrides = option(
         NO_OVERRIDES,
@@ -114,7 +115,12 @@ class QuantizationConfig:
             raise InvalidConfigError("dynamic", dict(changes), reason, error.allowed) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON values, with `method` and `schema_version`."""
-        values = {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        """Returns plain JSON values, with `method` and `schema_version`; later options only where they are used."""
+        options = declared_options(type(self))
+        values = {
+            name: str(value) if isinstance(value, StrEnum) else value
+            for name, value in asdict(self).items()
+            if not options[name].option.later or value != options[name].default
+        }
         values["dynamic"] = self.dynamic.to_pairs()
         return {"schema_version": SCHEMA_VERSION, "method": str(self.method), **values}

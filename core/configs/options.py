@@ -24,7 +24,9 @@ class Option:
 
     help: one sentence for users. allowed: the range in words, for refusals. low, high: inclusive bounds of a number,
     unless `open_ends`. choices: the only values. never: values inside the bounds that mean nothing. reason: what is
-    said of a value outside. per_linear: whether `dynamic` may change it for single linears.
+    said of a value outside. per_linear: whether `dynamic` may change it for single linears. later: whether stored
+    configs were read by programs before there was the option; at its default it is left out of them, so that workers of
+    the version before still take the jobs that do not use it.
     """
 
     help: str
@@ -36,6 +38,7 @@ class Option:
     never: tuple[int, ...] = ()
     reason: str = "out of range"
     per_linear: bool = False
+    later: bool = False
 
     def accepts(self, value: float) -> bool:
         """Whether a number lies in the range."""

@@ -96,3 +96,11 @@ def test_numbers_are_stored_as_what_they_are():
     """JSON writes 1.0 as 1; the config holds one form, so equal configs have equal fingerprints."""
     assert GPTQConfig(mismatch_alpha=1).to_dict() == GPTQConfig(mismatch_alpha=1.0).to_dict()  # type: ignore[arg-type]
     assert repr(GPTQConfig(mismatch_alpha=0).mismatch_alpha) == "0.0"
+
+
+def test_a_later_option_is_stored_only_where_it_is_used() -> None:
+    """So a program that does not know it takes the configs that do without; those that use it keep it."""
+    assert "embeddings" not in GPTQConfig().to_dict()
+    assert GPTQConfig(lm_head=True, embeddings=True).to_dict()["embeddings"] is True
+    assert config_from_dict(GPTQConfig(lm_head=True, embeddings=True).to_dict()).embeddings
+    assert not config_from_dict(GPTQConfig().to_dict()).embeddings
