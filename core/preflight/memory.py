@@ -19,6 +19,7 @@ PROCESS_BYTES: Final = 560 * 10**6
 SLACK: Final = 1.1
 """What the C library keeps of freed memory."""
 TOKENS_PER_BATCH: Final = 2048
+"""A constant, not an option: the bytes of an artifact must not hang on how much memory a machine has."""
 FLOAT32_BYTES: Final = 4
 SHORT_BYTES: Final = 2
 # In matrices of I x I: at the factorization, and while a linear is solved, with and without a float path beside.

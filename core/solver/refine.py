@@ -33,8 +33,7 @@ def refine(
 
     Once most rows have nothing left to improve, the next rounds leave those alone.
     """
-    in_groups = bool((weight.g_idx_I.diff() >= 0).all())
-    inputs = slice(None) if in_groups else torch.argsort(weight.g_idx_I, stable=True)
+    inputs = slice(None) if weight.monotone_groups else torch.argsort(weight.g_idx_I, stable=True)
     damped_II = H_II[inputs][:, inputs].clone()
     damped_II.diagonal().add_(damp)
     codes_OI = weight.codes_OI.float()

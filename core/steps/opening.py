@@ -42,11 +42,12 @@ def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None
         set_feed(skeleton.model, Feed.ALL)
     records = BlockRecords(skeleton=skeleton, config=config, source=request.reader)
     shapes = records.shapes()
-    if (without := kernel_trouble(request)) is not None:
+    without = kernel_trouble(request)
+    if without is not None:
         request.walk.on_event(WarningRaised(code="kernels", message=without))
     per_linear = PerLinear()
     request.walk.choose = lambda index, name: per_linear.of(records.config_of(index, name))
-    fingerprint = _fingerprint(request, skeleton, model_sha256(request.source_dir, weights))
+    fingerprint = _fingerprint(request, skeleton, model_sha256(request.source_dir, weights), without)
     manifest = Manifest.open(work_dir, fingerprint, on_fault=on_fault)
     return OpenRun(
         request=request,
@@ -71,8 +72,8 @@ def kernel_trouble(request: RunRequest) -> str | None:
     return trouble() if request.device.type == "cpu" else None
 
 
-def _fingerprint(request: RunRequest, skeleton: Skeleton, model: str) -> Fingerprint:
-    without = kernel_trouble(request)
+def _fingerprint(request: RunRequest, skeleton: Skeleton, model: str, without: str | None) -> Fingerprint:
+    """without: why the compiled kernels are not used."""
     return Fingerprint(
         model_sha256=model,
         calibration_sha256=request.calibration.sha256 if request.calibration else "",

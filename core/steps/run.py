@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -19,12 +19,10 @@ from core.checkpoint.reader import CheckpointReader
 from core.configs import Format, QuantizationConfig
 from core.events import Event, Stage, StageStarted
 from core.model.skeleton import Skeleton
+from core.preflight.memory import TOKENS_PER_BATCH
 from core.preflight.rules import Shapes
 from core.preflight.source import ModelFacts
 from core.quantizers.block import BlockWalk
-
-# A constant, not an option: the bytes of an artifact must not hang on how much memory a machine has.
-TOKENS_PER_BATCH: Final = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,10 @@ from core.formats.artifact_check import check_artifact
 from core.model.modules import QuantizedLinear
 from core.model.structure import linear_weight
 from core.pipeline import quantize_checkpoint
+from core.preflight.memory import TOKENS_PER_BATCH
 from core.preflight.rules import Target
 from core.quantization import convert, prepare
 from core.solver.rtn import round_to_nearest
-from core.steps.run import TOKENS_PER_BATCH
 from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 

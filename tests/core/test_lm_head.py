@@ -20,12 +20,12 @@ from core.model.modules import QuantizedLinear
 from core.overrides import Overrides
 from core.pipeline import quantize_checkpoint
 from core.preflight.checks import check_config
+from core.preflight.memory import TOKENS_PER_BATCH
 from core.preflight.resources import estimate
 from core.preflight.source import inspect_source
 from core.quantization import convert, prepare
 from core.quantizers.gptq import GPTQQuantizer
 from core.quantizers.outer import HeadBatch, OuterTask, head_statistics, quantize_outer
-from core.steps.run import TOKENS_PER_BATCH
 from tests.core.tiny import random_tokens, tiny_model, write_tiny_model
 
 VOCABULARY = 288

@@ -17,9 +17,9 @@ from core.evaluation.loading import load_model
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.pipeline import quantize_checkpoint
+from core.preflight.memory import TOKENS_PER_BATCH
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
-from core.steps.run import TOKENS_PER_BATCH
 from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, write_tiny_model
 

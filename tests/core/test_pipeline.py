@@ -29,11 +29,11 @@ from core.events import BlockQuantized, Event, LinearQuantized, RunStarted, Stag
 from core.formats.gptq import from_gptq_tensors
 from core.model.modules import QuantizedLinear
 from core.pipeline import Resources, quantize_checkpoint
+from core.preflight.memory import TOKENS_PER_BATCH
 from core.profile import Work
 from core.progress import ProgressEstimator
 from core.quantization import convert, prepare
 from core.report import QuantizationReport
-from core.steps.run import TOKENS_PER_BATCH
 from tests.core.stops import stop_in
 from tests.core.tiny import FAMILIES, byte_tokenizer, random_tokens, tiny_model, write_tiny_model
 

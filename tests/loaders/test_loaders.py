@@ -186,14 +186,21 @@ def altered(folder: Path, out_dir: Path, change: Callable[[dict[str, torch.Tenso
     return out_dir
 
 
+def spread_signs(tensors: dict[str, torch.Tensor]) -> None:
+    """Gives every scale a random sign."""
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in tensors.items():
+        if name.endswith(".scales"):
+            tensor.mul_(torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
+
+
 def spread_zeros_and_signs(tensors: dict[str, torch.Tensor]) -> None:
     """Gives every zero point a random code, 0 and the largest included, and every scale a random sign."""
     generator = torch.Generator().manual_seed(3)
     for name, tensor in tensors.items():
         if name.endswith(".qzeros"):
             tensor.copy_(torch.randint(-(2**31), 2**31, tensor.shape, generator=generator))
-        if name.endswith(".scales"):
-            tensor.mul_(torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
+    spread_signs(tensors)
 
 
 @pytest.mark.parametrize(("load", "rounds"), EXACT_LOADERS, ids=["gptqmodel", "transformers"])
@@ -208,14 +215,6 @@ def test_any_zero_and_any_sign_are_read_right(
     """Zeros of 0 and of 2^bits-1 and negative scales, which version 2 can carry and version 1 cannot."""
     folder = altered(artifacts / case.name, tmp_path / "spread", spread_zeros_and_signs)
     assert relative_difference(logits(load(folder)), reference_logits(folder, **rounds)) < EXACT
-
-
-def spread_signs(tensors: dict[str, torch.Tensor]) -> None:
-    """Gives every scale a random sign."""
-    generator = torch.Generator().manual_seed(4)
-    for name, tensor in tensors.items():
-        if name.endswith(".scales"):
-            tensor.mul_(torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
 
 
 @pytest.mark.parametrize(("load", "rounds"), EXACT_LOADERS, ids=["gptqmodel", "transformers"])
