@@ -41,8 +41,8 @@ class QuantizedWeight:
     def monotone_groups(self) -> bool:
         """Whether g_idx is i // group_size, which loaders handle without a gather."""
         width = self.in_features if self.group_size == -1 else self.group_size
-        plain = torch.arange(self.in_features, dtype=torch.int32) // width
-        return bool(torch.equal(self.g_idx_I.cpu(), plain))
+        plain = torch.arange(self.in_features, dtype=torch.int32, device=self.g_idx_I.device) // width
+        return bool(torch.equal(self.g_idx_I, plain))
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns W_hat [O, I], computed in float32 and then cast."""

@@ -69,6 +69,7 @@ def record_embedding(run: OpenRun, recorder: Recorder, packed: PackedEmbedding) 
     """Hands the embedding to the recorder as the last block, and tells of it."""
     embedding, index = run.records.embedding, run.embedding_index
     assert embedding is not None  # noqa: S101 - it was solved
+    recorder.settle()
     _stop_if_asked(run, index)
     for event in packed.events:
         run.request.walk.on_event(event)
