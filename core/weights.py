@@ -46,6 +46,10 @@ class QuantizedWeight:
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Returns W_hat [O, I], computed in float32 and then cast."""
+        if self.monotone_groups:
+            W_hat_OGS = self.codes_OI.float().view(*self.scales_OG.shape, -1)
+            W_hat_OGS = W_hat_OGS.sub_(self.zeros_OG[:, :, None]).mul_(self.scales_OG.float()[:, :, None])
+            return W_hat_OGS.view(self.codes_OI.shape).to(dtype)
         group_I = self.g_idx_I.long()
         W_hat_OI = self.codes_OI.float().sub_(self.zeros_OG[:, group_I])
         return W_hat_OI.mul_(self.scales_OG.float()[:, group_I]).to(dtype)

@@ -27,15 +27,15 @@ _WIDE = re.compile(r"[\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffd]")
 _WORD = re.compile(r"[^\W\d_]+")
 _SCRIPTS: Final = (
-    ("Greek", "\u0370", "\u03ff"),
-    ("Cyrillic", "\u0400", "\u052f"),
-    ("Hebrew", "\u0590", "\u05ff"),
-    ("Arabic", "\u0600", "\u06ff"),
-    ("Devanagari", "\u0900", "\u097f"),
-    ("Thai", "\u0e00", "\u0e7f"),
-    ("Japanese", "\u3040", "\u30ff"),
-    ("Chinese", "\u3400", "\u9fff"),
-    ("Korean", "\uac00", "\ud7af"),
+    ("Greek", re.compile(r"[\u0370-\u03ff]")),
+    ("Cyrillic", re.compile(r"[\u0400-\u052f]")),
+    ("Hebrew", re.compile(r"[\u0590-\u05ff]")),
+    ("Arabic", re.compile(r"[\u0600-\u06ff]")),
+    ("Devanagari", re.compile(r"[\u0900-\u097f]")),
+    ("Thai", re.compile(r"[\u0e00-\u0e7f]")),
+    ("Japanese", re.compile(r"[\u3040-\u30ff]")),
+    ("Chinese", re.compile(r"[\u3400-\u9fff]")),
+    ("Korean", re.compile(r"[\uac00-\ud7af]")),
 )
 _COMMON_WORDS: Final = {
     "English": frozenset({"the", "and", "of", "to", "is", "that", "with", "was", "for", "this", "are", "you"}),
@@ -122,9 +122,10 @@ def too_few_tokens(estimated_tokens: int, needed: int) -> str | None:
 
 def language_of(line: str) -> str | None:
     """Returns the language of a line by its script or its commonest words; None where neither tells."""
-    for name, first, last in _SCRIPTS:
-        if sum(first <= character <= last for character in line) > len(line) / 4:
-            return name
+    if not line.isascii():
+        for name, characters in _SCRIPTS:
+            if len(characters.findall(line)) > len(line) / 4:
+                return name
     words = [word.lower() for word in _WORD.findall(line)]
     hits = {name: sum(word in common for word in words) for name, common in _COMMON_WORDS.items()}
     best, second = sorted(hits, key=lambda name: -hits[name])[:2]

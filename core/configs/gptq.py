@@ -53,8 +53,8 @@ class GPTQConfig(QuantizationConfig):
     refine_rounds: int = option(
         2,
         help=(
-            "Rounds of least-squares scales and coordinate descent on codes after the solve, 0 to 50; kept per linear "
-            "where the tokens that judge agree."
+            "Rounds of least-squares scales and coordinate descent on codes after the solve, 0 to 50; with hold_out "
+            "kept per linear only where the tokens that judge agree."
         ),
         low=0,
         high=50,
@@ -111,8 +111,8 @@ class GPTQConfig(QuantizationConfig):
     hold_out: bool = option(
         False,
         help=(
-            "Keep an eighth of the calibration batches out of the solve, to judge refinement by; otherwise the tokens "
-            "solved with judge it. Order auto keeps them out in any case."
+            "Keep an eighth of the calibration batches out of the solve, to judge refinement by; otherwise it is taken "
+            "as it is. Order auto keeps them out in any case."
         ),
     )
 

@@ -80,10 +80,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         statistics = prepared.statistics
         W_OI = W_OI.float()
         target_OI = W_OI if prepared.target is None else prepared.target.of(W_OI)
-        attempts = [*self._solve(target_OI, prepared)]
-        if self._config.refine_rounds:
-            attempts += [self._refine(attempt, target_OI, statistics) for attempt in attempts]
-        kept = self._best(W_OI, prepared, attempts)
+        kept = self._best(W_OI, prepared, self._attempts(target_OI, prepared))
         loss = quadratic_loss(W_OI - kept.weight.dequantize(), statistics.hessian_II)
         energy = quadratic_loss(W_OI, statistics.hessian_II)
         return SolvedLinear(
@@ -96,6 +93,14 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
             refined=kept.refined if self._config.refine_rounds else None,
             warnings=self._warnings(prepared, kept.solver),
         )
+
+    def _attempts(self, target_OI: torch.Tensor, prepared: PreparedInputs) -> list[_Attempt]:
+        """Returns what may be kept: refined weights alone where nothing but the tokens solved with could judge them."""
+        solved = [*self._solve(target_OI, prepared)]
+        if not self._config.refine_rounds:
+            return solved
+        refined = [self._refine(attempt, target_OI, prepared.statistics) for attempt in solved]
+        return [*solved, *refined] if self.holds_out else refined
 
     def _solve(self, target_OI: torch.Tensor, prepared: PreparedInputs) -> Iterator[_Attempt]:
         for config, solver in zip(self._configs, prepared.solvers, strict=True):
@@ -111,7 +116,6 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         """Returns the attempt with the least loss on held-out tokens, the first of equals."""
         if len(attempts) == 1:
             return attempts[0]
-
         judged = TargetLoss(W_OI, prepared.judges, self._config.mismatch_alpha, self._config.stream_beta)
         return min(attempts, key=lambda attempt: judged.of(attempt.weight.dequantize()))
 

@@ -134,7 +134,7 @@ class _ColumnSolver:
         self._scales_OG = torch.empty(shape, device=W_OI.device)
         self._zeros_OG = torch.empty(shape, device=W_OI.device)
         if config.order.fixes_groups:
-            self._fit_all_groups()
+            self._fit_all_groups(W_OI.float())
 
     def advance(self, start: int, stop: int) -> None:
         """Solves columns start to stop and applies their residuals to all columns after stop."""
@@ -168,12 +168,11 @@ class _ColumnSolver:
         )
         return GPTQSolution(weight=weight, damped_loss=self._damped_loss)
 
-    def _fit_all_groups(self) -> None:
-        """Fits every group before the first column, in the checkpoint's layout."""
+    def _fit_all_groups(self, W_OI: torch.Tensor) -> None:
+        """Fits every group before the first column, in the checkpoint's layout, as W has it."""
         size = self._order.group_size
         by_input_I = torch.argsort(self._order.inputs_I)
-        W_OGS = grid.in_groups(self._W_OI[:, by_input_I], size)
-        fitted = self._fit(W_OGS, self._cost_I[by_input_I].view(-1, size))
+        fitted = self._fit(grid.in_groups(W_OI, size), self._cost_I[by_input_I].view(-1, size))
         self._scales_OG, self._zeros_OG = fitted.scales_OG, fitted.zeros_OG
 
     def _fit_live_group(self, start: int) -> None:

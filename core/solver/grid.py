@@ -54,31 +54,26 @@ def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym:
     NumericalError as `minmax_grid`.
     """
     low_OG, high_OG = _range(W_OGS, sym=sym)
+    widest = _ranged_grid(low_OG, high_OG, bits=bits, sym=sym)
     factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32, device=W_OGS.device)
-    candidates = _ranged_grid(low_OG[..., None] * factors_K, high_OG[..., None] * factors_K, bits=bits, sym=sym)
-    if not sym:
-        best_OG, zeros_OG = kernels.best_scale_and_zero(
-            W_OGS, cost_GS, candidates.scales_OG, candidates.zeros_OG[..., 0], top_code(bits)
-        )
-        return Grid(scales_OG=candidates.scales_OG.gather(-1, best_OG[..., None])[..., 0], zeros_OG=zeros_OG)
-    if signed:
-        candidates = _with_signed(candidates, W_OGS, bits)
-    best_OG = kernels.best_candidate(W_OGS, cost_GS, candidates.scales_OG, candidates.zeros_OG, top_code(bits))
-    pick = best_OG[..., None]
-    return Grid(
-        scales_OG=candidates.scales_OG.gather(-1, pick)[..., 0],
-        zeros_OG=candidates.zeros_OG.gather(-1, pick)[..., 0],
-    )
+    shrunk_OGK = (high_OG - low_OG)[..., None] * factors_K
+    scales_OGK = _rounded(shrunk_OGK.div_(top_code(bits)))
+    if sym:
+        if signed:
+            _give_signs(scales_OGK[..., 1::2], W_OGS, bits)
+        best_OG = kernels.best_candidate(W_OGS, cost_GS, scales_OGK, _middle(bits), top_code(bits))
+        zeros_OG = widest.zeros_OG
+    else:
+        best_OG, zeros_OG = kernels.best_scale_and_zero(W_OGS, cost_GS, scales_OGK, widest.zeros_OG, top_code(bits))
+    return Grid(scales_OG=scales_OGK.gather(-1, best_OG[..., None])[..., 0], zeros_OG=zeros_OG)
 
 
-def _with_signed(candidates: Grid, W_OGS: torch.Tensor, bits: int) -> Grid:
-    """Makes every second candidate a scale with which the largest weight lies on the extra negative level."""
+def _give_signs(scales_OGK: torch.Tensor, W_OGS: torch.Tensor, bits: int) -> None:
+    """Makes of each scale, in place, the one with which the largest weight lies on the extra negative level."""
     largest_OG1 = W_OGS.gather(-1, W_OGS.abs().argmax(dim=-1, keepdim=True))
     share = top_code(bits) / float(1 << bits)  # the range ends at code 0, half a step beyond the unsigned one's
-    signed_OGK = -torch.sign(largest_OG1) * stored_scale(candidates.scales_OG * share)
-    signed_OGK = torch.where(signed_OGK == 0, candidates.scales_OG, signed_OGK)
-    odd_K = torch.arange(candidates.scales_OG.shape[-1], device=W_OGS.device) % 2 == 1
-    return Grid(scales_OG=torch.where(odd_K, signed_OGK, candidates.scales_OG), zeros_OG=candidates.zeros_OG)
+    signed_OGK = _rounded(scales_OGK * share).mul_(-torch.sign(largest_OG1))
+    scales_OGK.copy_(torch.where(largest_OG1 == 0, scales_OGK, signed_OGK))
 
 
 def in_groups(W_OI: torch.Tensor, size: int) -> torch.Tensor:
@@ -101,15 +96,23 @@ def _range(W_OGS: torch.Tensor, *, sym: bool) -> tuple[torch.Tensor, torch.Tenso
 def _ranged_grid(low: torch.Tensor, high: torch.Tensor, *, bits: int, sym: bool) -> Grid:
     scales = stored_scale((high - low) / top_code(bits))
     if sym:
-        zeros = torch.full_like(scales, float(1 << (bits - 1)))
+        zeros = torch.full_like(scales, float(_middle(bits)))
     else:
         zeros = torch.round(-low / scales).clamp_(0, top_code(bits))
     return Grid(scales_OG=scales, zeros_OG=zeros)
+
+
+def _middle(bits: int) -> int:
+    """Returns the zero of symmetric grids."""
+    return 1 << (bits - 1)
 
 
 def stored_scale(scales: torch.Tensor) -> torch.Tensor:
     """Rounds positive scales to float16 values, 1 where the range is empty; raises NumericalError above float16."""
     if not bool(torch.isfinite(scales).all()) or bool((scales > LARGEST_SCALE).any()):
         raise NumericalError("scales", "A scale is not finite or above float16's range: the weights are out of range.")
-    rounded = scales.half().float().clamp_(min=SMALLEST_SCALE)
-    return torch.where(scales == 0, torch.ones_like(rounded), rounded)
+    return _rounded(scales)
+
+
+def _rounded(scales: torch.Tensor) -> torch.Tensor:
+    return scales.half().float().clamp_(min=SMALLEST_SCALE).masked_fill_(scales == 0, 1.0)

@@ -35,15 +35,18 @@ def solve_columns(
 
 
 def best_candidate(
-    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zero: int, top_code: int
 ) -> torch.Tensor:
-    """Returns, per row and group, the candidate with the least weighted squared difference, int64 [O, G]."""
+    """Returns, per row and group, the scale with the least weighted squared difference, int64 [O, G]; one zero for all.
+
+    Scales may be negative. The first of equals wins.
+    """
     run = reference.best_candidate
     if W_OGS.device.type == "cpu" and trouble() is None:
         from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
 
         run = numba_kernels.best_candidate
-    return run(W_OGS, cost_GS, scales_OGK, zeros_OGK, top_code)
+    return run(W_OGS, cost_GS, scales_OGK, zero, top_code)
 
 
 def best_scale_and_zero(

@@ -53,9 +53,9 @@ def solve_columns(
 
 
 def best_candidate(
-    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zero: int, top_code: int
 ) -> torch.Tensor:
-    """Returns, per row and group, the index of the candidate with the least weighted squared difference, int64 [O, G].
+    """Returns, per row and group, the index of the scale with the least weighted squared difference, int64 [O, G].
 
     The first of equals wins. All float32 on the CPU; made contiguous where they are not.
     """
@@ -64,8 +64,8 @@ def best_candidate(
         W_OGS.contiguous().numpy(),
         cost_GS.contiguous().numpy(),
         scales_OGK.contiguous().numpy(),
-        zeros_OGK.contiguous().numpy(),
-        np.float32(top_code),
+        np.float32(-zero),
+        np.float32(top_code - zero),
         best_OG.numpy(),
     )
     return best_OG
@@ -152,7 +152,7 @@ def _take_lanes(source: Floats, first: int, count: int, lanes: Floats) -> None:
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _best_candidate(
-    W: Floats, cost: Floats, scales: Floats, zeros: Floats, top: np.float32, best: npt.NDArray[np.int64]
+    W: Floats, cost: Floats, scales: Floats, low: np.float32, high: np.float32, best: npt.NDArray[np.int64]
 ) -> None:
     rows, groups, size = W.shape
     candidates = scales.shape[2]
@@ -167,10 +167,8 @@ def _best_candidate(
                 weight = W[row, group, offset]
                 price = cost[group, offset]
                 for k in range(candidates):
-                    zero = zeros[row, group, k]
-                    code = (weight * inverse[k] + _ROUND) - _ROUND + zero
-                    code = min(max(code, np.float32(0.0)), top)
-                    difference = weight - scales[row, group, k] * (code - zero)
+                    level = min(max((weight * inverse[k] + _ROUND) - _ROUND, low), high)
+                    difference = weight - scales[row, group, k] * level
                     loss[k] += price * difference * difference
             winner = 0
             for k in range(1, candidates):

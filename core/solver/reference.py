@@ -22,14 +22,14 @@ def solve_columns(
 
 
 def best_candidate(
-    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zeros_OGK: torch.Tensor, top_code: int
+    W_OGS: torch.Tensor, cost_GS: torch.Tensor, scales_OGK: torch.Tensor, zero: int, top_code: int
 ) -> torch.Tensor:
     """Returns the index of the best candidate per row and group; same contract as the kernel's."""
     losses = []
     for k in range(scales_OGK.shape[-1]):
-        scale_OG1, zero_OG1 = scales_OGK[..., k, None], zeros_OGK[..., k, None]
-        code_OGS = (torch.round(W_OGS * (1.0 / scale_OG1)) + zero_OG1).clamp(0, top_code)
-        losses.append(((W_OGS - scale_OG1 * (code_OGS - zero_OG1)) ** 2 * cost_GS).sum(dim=-1))
+        scale_OG1 = scales_OGK[..., k, None]
+        level_OGS = torch.round(W_OGS * (1.0 / scale_OG1)).clamp(-zero, top_code - zero)
+        losses.append(((W_OGS - scale_OG1 * level_OGS) ** 2 * cost_GS).sum(dim=-1))
     return torch.stack(losses, dim=-1).argmin(dim=-1)
 
 

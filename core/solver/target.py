@@ -27,20 +27,20 @@ class Target:
         """added: λ itself."""
         self._V_II = V_II
         self._alpha = alpha
+        self._beta = beta
         self._cross_II = mismatch.cross_II.clone()
         self._cross_II.diagonal().add_(added)
-        drift_OI = mismatch.drift_OI if beta > 0 else None
-        self._shift_OI = None if drift_OI is None else beta * self._over_hessian(drift_OI)
+        self._drift_OI = mismatch.drift_OI if beta > 0 else None
 
     @span(Work.TARGET)
     def of(self, W_OI: torch.Tensor) -> torch.Tensor:
-        """Returns W*, float32; by way of I x I products where the weight has more rows than those, else of its rows."""
-        if W_OI.shape[0] > W_OI.shape[1]:
-            exact_OI = times_transposed(W_OI, self._map_II.T, Work.TARGET)
-        else:
-            exact_OI = self._over_hessian(times_transposed(W_OI, self._cross_II.T, Work.TARGET))
-        target_OI = torch.lerp(W_OI, exact_OI, self._alpha)
-        return target_OI if self._shift_OI is None else target_OI + self._shift_OI
+        """Returns W*, float32; by way of I x I products if only W counts and has more rows, else of its rows."""
+        if self._drift_OI is None and W_OI.shape[0] > W_OI.shape[1]:
+            return torch.lerp(W_OI, times_transposed(W_OI, self._map_II.T, Work.TARGET), self._alpha)
+        wanted_OI = self._alpha * times_transposed(W_OI, self._cross_II.T, Work.TARGET)
+        if self._drift_OI is not None:
+            wanted_OI += self._beta * self._drift_OI
+        return self._over_hessian(wanted_OI).add_(W_OI, alpha=1 - self._alpha)
 
     @cached_property
     def _map_II(self) -> torch.Tensor:  # noqa: N802 - shapes live in names

@@ -87,7 +87,7 @@ def test_a_refinement_that_overfits_is_dropped() -> None:
         accumulator.add(correlated_inputs(12, WIDTH, seed=number))
     statistics = accumulator.finish()
     solved = [
-        _convert(random_weight(4, WIDTH, seed), statistics, bits=4, damp_percent=0.001, refine_rounds=8)
+        _convert(random_weight(4, WIDTH, seed), statistics, bits=4, damp_percent=0.001, hold_out=True, refine_rounds=8)
         for seed in range(6)
     ]
     assert False in {each.refined for each in solved}
