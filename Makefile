@@ -47,8 +47,9 @@ web: $(VENV)/.installed
 demo: install
 	@$(BIN)/bitmill demo $(if $(filter-out 0,$(KEEP)),--keep)
 
+# Many tests wait for leases and processes, so that two cores have work for three; each of these gets by with one thread.
 test: install
-	@$(BIN)/python -m pytest -m 'not loaders and not browser and not soak'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m 'not loaders and not browser and not soak'
 
 $(LOADERS_VENV)/.installed: tests/loaders/requirements.txt
 	@echo "Installing GPTQModel, optimum and transformers into $(LOADERS_VENV) ..."

@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from store.session import Database
-from tests.servers import PostgresServer, RedisServer, S3Server, postgres_server, redis_server, s3_server
+from tests.servers import (
+    PostgresServer,
+    RedisServer,
+    S3Server,
+    ServerError,
+    postgres_server,
+    redis_server,
+    s3_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +84,8 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def _session_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     named = os.environ.get("BITMILL_TEST_REDIS_URL")
+    if named and "PYTEST_XDIST_WORKER" in os.environ:
+        raise ServerError("Tests empty the Redis of BITMILL_TEST_REDIS_URL: name none, or run them in one process.")
     if named:
         yield named
         return

@@ -1,7 +1,7 @@
 """Private servers for the tests: PostgreSQL, Redis and S3, started from binaries that the packages carry.
 
-`BITMILL_TEST_DATABASE_URL` and `BITMILL_TEST_REDIS_URL` name servers to use instead. A server that does not start is
-an error of the tests that need it, never a skip.
+Each process that runs tests has its own. `BITMILL_TEST_DATABASE_URL` and `BITMILL_TEST_REDIS_URL` name servers to use
+instead. A server that does not start is an error of the tests that need it, never a skip.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def test_owners_hear_of_their_own_jobs_only(settings: ApiSettings):
 
 def test_silence_is_broken_by_heartbeats_and_ends_with_the_streams_life(settings: ApiSettings):
     """Heartbeats carry the place, so that a quiet client does not come back with an old one; the end is a clean one."""
-    quick = settings.model_copy(update={"stream_heartbeat_seconds": 0.05, "stream_life_seconds": 0.6})
+    quick = settings.model_copy(update={"stream_heartbeat_seconds": 0.02, "stream_life_seconds": 1.0})
     with serve(quick) as service:
         lines = list(service.client.get(PATH).iter_lines())
     beats = [line for line in lines if line.startswith("id: ")]
@@ -182,7 +182,7 @@ def test_there_is_room_for_so_many_and_no_more(settings: ApiSettings):
             refused = service.client.get(PATH)
             assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
             assert refused.headers["retry-after"]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             with service.client.stream("GET", PATH) as response:
                 if response.status_code == 200:
@@ -209,7 +209,7 @@ def test_a_reader_that_takes_nothing_is_dropped(settings: ApiSettings):
                 for _ in range(60):
                     with service.services.database.transaction() as repository:
                         repository.add_event(job.id, job.lease_token, "note", payload)
-                assert len(events_of(sent, 60)) == 60
+                    assert len(events_of(sent, 1)) == 1
                 wait_until(lambda: len(service.services.hub._readers) == 1)
 
 
@@ -277,7 +277,7 @@ def test_a_service_that_is_asked_to_end_ends_its_streams(settings: ApiSettings, 
                 process.terminate()
                 list(lines)
         # uvicorn ends by the signal that it was sent, once it has cleaned up.
-        assert process.wait(10) in {0, -15}
+        assert process.wait(60) in {0, -15}
     finally:
         process.kill()
 
@@ -289,7 +289,7 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Waits for a condition that is about to hold."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -129,7 +129,8 @@ def test_a_stopped_run_resumes_in_the_same_bytes(stop_after: int, tmp_path: Path
     events: list[Event] = []
 
     def stop() -> bool:
-        return sum(isinstance(event, BlockQuantized) for event in events) == stop_after
+        # A block may be announced on the way past the number: what is recorded late must not outrun the question.
+        return sum(isinstance(event, BlockQuantized) for event in events) >= stop_after
 
     out = tmp_path / "resumed"
     with pytest.raises(RunStoppedError):

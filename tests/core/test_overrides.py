@@ -82,7 +82,7 @@ def test_options_of_another_method_are_unknown():
 def test_the_slowest_allowed_pattern_is_quick():
     """Patterns come from users: what is allowed cannot hold up the service."""
     slow = Overrides({"+:.*.*.*.*X": {}})
-    started = time.monotonic()
+    started = time.process_time()
     for number in range(20):
         assert slow.match(f"model.layers.{number}.self_attn.q_proj") is None
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5

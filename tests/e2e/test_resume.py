@@ -101,7 +101,7 @@ def test_a_killed_job_resumes_and_its_bytes_do_not_tell(
         deployed.wait(disturbed.id, after_block(KILLED_AFTER_BLOCK), PATIENCE_SECONDS)
         [child] = worker.children()
         worker.kill()
-        assert psutil.wait_procs([child], timeout=5)[1] == []
+        assert psutil.wait_procs([child], timeout=60)[1] == []
     with celery_worker(settings, tmp_path / "second.log"):
         job = deployed.wait(disturbed.id, finished, PATIENCE_SECONDS)
     assert (job.state, job.attempt, job.failures) == (JobState.SUCCEEDED, 2, 1)

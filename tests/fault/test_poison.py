@@ -46,7 +46,7 @@ def test_r13_poison_does_not_stop_the_queue(deployment: Deployment, undisturbed:
     hanging = deployment.submit("hanging", queue="default", fault="stall", block=2, times=99, max_attempts=2)
     senseless = deployment.add({"source": "nowhere", "path": "tiny"}, plan={}, queue="default")
     behind = deployment.submit("behind", queue="default")
-    worker = deployment.worker(stall_limit_seconds=3)
+    worker = deployment.worker(stall_limit_seconds=6)
 
     assert deployment.wait(behind).state is JobState.SUCCEEDED
     codes = []

@@ -47,7 +47,7 @@ def test_a_submitted_job_runs_by_itself(deployed: Bench, tmp_path: Path):
         deployed.wait(unannounced, finished)
         assert [deployed.job(job_id).state for job_id in (woken, unannounced)] == [JobState.SUCCEEDED] * 2
         worker.signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
         assert "Traceback" not in worker.log, worker.log
 
 
@@ -59,7 +59,7 @@ def test_term_drains_and_the_next_worker_goes_on(deployed: Bench, tmp_path: Path
         deployed.wait(job_id, quantizing(1))
         [child] = worker.children()
         worker.signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     assert not child.is_running()
     job = deployed.job(job_id)
     assert (job.state, job.failures, job.attempt) == (JobState.QUEUED, 0, 1)

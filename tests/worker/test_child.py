@@ -77,7 +77,7 @@ def test_only_the_protocol_is_on_standard_output(settings: WorkerSettings, spec:
     with running(settings) as child:
         child.say(spec.encode())
         lines = [json.loads(line) for line in child.stdout]
-        assert child.popen.wait(10) == 0
+        assert child.popen.wait(60) == 0
     assert lines[-1]["kind"] == "result"
     assert {line["kind"] for line in lines} == {"tick", "event", "result"}
 
@@ -111,6 +111,7 @@ def test_ticks_keep_a_child_alive(settings: WorkerSettings, spec: QuantizeSpec):
 
 def test_stop_after_the_block_lets_it_finish(settings: WorkerSettings, spec: QuantizeSpec):
     """A drain's stop takes effect once the block that is under way is recorded, not before."""
+    (spec.model_dir / "plan.json").write_text(json.dumps({"block_seconds": 2}))
     with running(settings) as child:
         child.say(spec.encode())
         child.until("event", "block_quantized")

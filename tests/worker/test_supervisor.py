@@ -130,7 +130,7 @@ def test_the_last_words_of_a_child_reach_the_user(bench: Bench):
 @pytest.mark.parametrize("fault", ["freeze", "stall"])
 def test_a_hanging_child_is_ended(bench: Bench, fault: str):
     """A child without ticks, and one that ticks but does no work, are both killed and classified."""
-    settings = bench.services.settings.model_copy(update={"silence_limit_seconds": 1.5, "stall_limit_seconds": 2.0})
+    settings = bench.services.settings.model_copy(update={"silence_limit_seconds": 5.0, "stall_limit_seconds": 5.0})
     job_id = bench.submit(fault=fault, block=2).id
     Bench(replace(bench.services, settings=settings), bench.tiny_model).work()
     with bench.services.database.reading() as repository:
@@ -239,14 +239,16 @@ def test_a_lost_lease_kills_the_child_and_writes_nothing(bench: Bench):
 
 def test_a_supervisor_without_its_database_fences_itself(bench: Bench):
     """Without a renewal for fence_seconds, before the lease can end, the child is killed and nothing is written."""
-    job_id = bench.submit(block_seconds=30).id
+    settings = bench.services.settings.model_copy(update={"fence_seconds": 4, "lease_seconds": 20})
+    bench = Bench(replace(bench.services, settings=settings), bench.tiny_model)
+    job_id = bench.submit(block_seconds=60).id
     thread = bench.work_behind()
     bench.wait(job_id, lambda job: job.stage is Stage.QUANTIZING)
     child = bench.child()
     with bench.locked_database():
         started = time.monotonic()
         child.wait(60)
-        assert time.monotonic() - started < bench.services.settings.lease_seconds
+        assert time.monotonic() - started < settings.lease_seconds
         thread.join(60)
     assert not thread.is_alive()
     assert bench.job(job_id).state is JobState.RUNNING

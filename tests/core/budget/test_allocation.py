@@ -20,7 +20,7 @@ def least(units: list[list[Choice]], limit: int) -> float | None:
     return min(costs, default=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems, st.integers(0, 160))
 def test_it_fits_and_lies_within_one_step_of_the_best(units: list[list[Choice]], limit: int):
     """A limit that nothing fits is told as such; else the size fits and the cost is the best but for one step."""
@@ -37,7 +37,7 @@ def test_it_fits_and_lies_within_one_step_of_the_best(units: list[list[Choice]],
     assert best - 1e-9 <= found.cost <= best + largest_step + 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems)
 def test_every_point_of_the_curve_is_the_best_of_its_size(units: list[list[Choice]]):
     """The path passes only through optima: sizes rise, costs fall, and nothing of that size costs less."""

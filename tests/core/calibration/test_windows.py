@@ -31,7 +31,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(configs)
 def test_windows_never_overlap_and_are_pieces_of_the_text(config: CalibrationConfig):
     """No number stands in two windows; inside a window the text runs on without a gap; no window is short."""
@@ -45,7 +45,7 @@ def test_windows_never_overlap_and_are_pieces_of_the_text(config: CalibrationCon
     assert len(everything) == len(set(everything))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(configs)
 def test_the_seed_and_nothing_else_chooses(config: CalibrationConfig):
     """The same seed gives the same windows and digest in every process; the number of documents' pieces does not."""
@@ -120,7 +120,7 @@ def test_documents_are_packed_with_an_empty_line_between():
     assert "a\n\nb" in text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 3 * PIECE_CHARS), st.sampled_from(["word ", "line of text\n", "x"]))
 def test_long_documents_lose_nothing_at_the_joints(length: int, unit: str):
     """Tokenizing in pieces keeps every character of the text, with line ends or without."""

@@ -22,7 +22,7 @@ from tests.core.preflight.folders import llama_tensors, make_llama, write_safete
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from(DTYPES))
 def test_agrees_with_isfinite_on_any_bits(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, dtype: torch.dtype

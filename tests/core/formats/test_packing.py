@@ -19,7 +19,7 @@ def words_of(codes: list[int], bits: int) -> list[int]:
     return [word & 0xFFFFFFFF for word in pack(torch.tensor(codes, dtype=torch.uint8), bits).tolist()]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(bits=st.sampled_from(WIDTHS), lines=st.integers(1, 5), units=st.integers(1, 5), seed=st.integers(0, 2**31))
 def test_unpack_undoes_pack(bits: int, lines: int, units: int, seed: int):
     """unpack(pack(x)) == x for every width and shape that fills words."""
@@ -32,7 +32,7 @@ def test_unpack_undoes_pack(bits: int, lines: int, units: int, seed: int):
     assert torch.equal(unpack(packed, bits), codes)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(bits=st.sampled_from(WIDTHS), units=st.integers(1, 4), data=st.data())
 def test_words_read_back_bit_by_bit(bits: int, units: int, data: st.DataObject):
     """The independent reader, which looks at one bit at a time, finds the codes that were packed."""

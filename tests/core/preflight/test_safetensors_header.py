@@ -31,7 +31,7 @@ def refused(path: Path) -> ModelRefusedError:
     return caught.value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.text("abc.1", min_size=1, max_size=6), st.tuples(st.sampled_from(DTYPES), shapes), max_size=5)
 )
@@ -50,7 +50,7 @@ def test_agrees_with_the_library(tmp_path_factory: pytest.TempPathFactory, given
             assert facts.elements == tensor.numel()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_truncation_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     """A file cut off anywhere, even by one byte, is refused."""

@@ -91,7 +91,7 @@ def _skewed_groups(seed: int, rows: int, size: int) -> tuple[torch.Tensor, torch
     return W_OGS, torch.rand(2, size, generator=generator) ** 3 + 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4]), size=st.sampled_from([2, 5, 16]))
 def test_a_search_finds_the_best_of_all_zeros(seed: int, bits: int, size: int) -> None:
     """The walk over zeros ends where trying every scale with every zero does."""
@@ -107,7 +107,7 @@ def test_a_search_finds_the_best_of_all_zeros(seed: int, bits: int, size: int) -
     torch.testing.assert_close(found_OG, least_OG, rtol=1e-4, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4, 8]))
 def test_a_free_zero_is_never_worse_than_the_shrunk_range_s_own(seed: int, bits: int) -> None:
     """Each shrunk range with the zero that it has by itself is where a walk starts."""
