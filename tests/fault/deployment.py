@@ -206,11 +206,13 @@ class Deployment:
             forked.wait()
 
 
-def wait_for(condition: Callable[[], bool], complaint: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits until the condition is true; fails with the complaint."""
+def wait_for(
+    condition: Callable[[], bool], complaint: str | Callable[[], str], seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Waits until the condition is true; fails with the complaint, asking for it only then where it is to be made."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, complaint
+        assert time.monotonic() < deadline, complaint if isinstance(complaint, str) else complaint()
         time.sleep(0.02)
 
 

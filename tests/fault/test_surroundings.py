@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 import pytest
@@ -74,7 +73,7 @@ def start_api(
         except httpx.TransportError:
             return False
 
-    wait_for(answers, f"the API did not start: {Path(api.log).read_text()[-2000:]}")
+    wait_for(answers, lambda: f"the API did not start: {api.log.read_text()[-2000:]}")
     return api, client
 
 
