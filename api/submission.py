@@ -75,6 +75,7 @@ def prepare_submission(
         "formats": [str(layout) for layout in parse_formats(request.formats)],
         "targets": list(request.targets),
         "evaluate": request.evaluate,
+        **({"evaluate_nf4": False} if request.evaluate and not request.evaluate_nf4 else {}),
         **_publish_to(request, services, principal),
         "needs": request.needs.model_dump(exclude_none=True),
         **({} if budget is None else {"budget": budget.to_dict()}),

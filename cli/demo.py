@@ -163,6 +163,7 @@ def _submission(model: Path) -> Submission:
         priority=None,
         deadline=None,
         evaluate=False,
+        nf4=False,
         idempotency_key=None,
     )
 

@@ -40,6 +40,7 @@ class Submission:
     priority: int | None
     deadline: int | None
     evaluate: bool
+    nf4: bool
     idempotency_key: str | None
 
 
@@ -88,6 +89,7 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
         "priority": submission.priority,
         "deadline_s": submission.deadline,
         "evaluate": submission.evaluate,
+        "evaluate_nf4": None if submission.nf4 else False,
     }
     body = {name: value for name, value in fields.items() if value not in (None, {}, [])}
     # A key per command: a request that is repeated by the network makes no second job.

@@ -167,7 +167,8 @@ class Attempt:
         from worker.evaluate import evaluate  # noqa: PLC0415 - as above
 
         assert self._facts is not None  # noqa: S101 - preflight came first
-        return evaluate(self._spec.model_dir, self._spec.out_dir, self._facts, self._progress)
+        spec = self._spec
+        return evaluate(spec.model_dir, spec.out_dir, self._facts, self._progress, with_nf4=spec.evaluate_nf4)
 
     def _progress(self, event: Event) -> None:
         """Passes an event on; between two events is where a stage without blocks can stop."""

@@ -5,7 +5,7 @@ It brings core's parts together; every number comes from core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ WINDOWS = 16
 
 
 def evaluate(
-    model_dir: Path, artifact_dir: Path, facts: ModelFacts, on_event: Callable[[Event], None]
+    model_dir: Path, artifact_dir: Path, facts: ModelFacts, on_event: Callable[[Event], None], *, with_nf4: bool
 ) -> dict[str, Any]:
     """Returns the job's evaluation, plain JSON values, and adds it to the artifact's cards.
 
-    on_event is told of every step and may raise to stop. Raises ArtifactDegenerateError where the artifact no longer
-    speaks though the float model does.
+    on_event is told of every step and may raise to stop. with_nf4: NF4 is measured too, in a pass of its own. Raises
+    ArtifactDegenerateError where the artifact no longer speaks though the float model does.
     """
     seq_len = min(SEQ_LEN, facts.max_positions or SEQ_LEN)
     windows = consecutive_windows(builtin_text("evaluation"), load_tokenizer(model_dir), seq_len, WINDOWS)
@@ -43,7 +43,7 @@ def evaluate(
     def advance(done: int, total: int) -> None:
         on_event(StageAdvanced(stage=Stage.EVALUATING, done=done, total=total))
 
-    nf4 = _nf4(model_dir)
+    nf4 = _nf4(model_dir) if with_nf4 else None
     others: list[Path | NF4] = [artifact_dir, *([nf4] if isinstance(nf4, NF4) else [])]
     fidelity, *beside = compare_models(model_dir, others, windows.tokens_NT, advance)
     samples = _samples(model_dir, artifact_dir, facts, on_event)
@@ -58,7 +58,7 @@ def evaluate(
         "bytes_quantized": sum(file.stat().st_size for file in artifact_dir.glob("*.safetensors")),
         "peak_rss_bytes": peak_rss_bytes(),
         "sample": None if samples is None else _sample_values(samples),
-        "nf4": _nf4_values(nf4, *beside) if isinstance(nf4, NF4) else {"missing": str(nf4)},
+        "nf4": None if nf4 is None else _nf4_values(nf4, beside),
     }
 
 
@@ -70,7 +70,10 @@ def _nf4(model_dir: Path) -> NF4 | MissingPackageError:
         return error
 
 
-def _nf4_values(nf4: NF4, fidelity: Fidelity) -> dict[str, Any]:
+def _nf4_values(nf4: NF4 | MissingPackageError, measured: Sequence[Fidelity]) -> dict[str, Any]:
+    if isinstance(nf4, MissingPackageError):
+        return {"missing": str(nf4)}
+    [fidelity] = measured
     return {
         "perplexity": fidelity.perplexity_quantized,
         "perplexity_ratio": fidelity.perplexity_ratio,

@@ -73,6 +73,7 @@ class Inputs:
             targets=tuple(spec.get("targets", ())),
             formats=formats,
             evaluate=bool(spec.get("evaluate", False)),
+            evaluate_nf4=bool(spec.get("evaluate_nf4", True)),
             threads=threads,
             device=self._services.settings.device,
             activation_memory=self._services.settings.activation_memory,

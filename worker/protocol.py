@@ -74,6 +74,7 @@ class QuantizeSpec(Line):
     targets: tuple[str, ...] = ()
     formats: tuple[Format, ...] = DEFAULT_FORMATS
     evaluate: bool = False
+    evaluate_nf4: bool = True
     threads: int | None = None
     device: str = "cpu"
     activation_memory: int | None = None

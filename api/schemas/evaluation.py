@@ -111,4 +111,7 @@ class EvaluationView(BaseModel):
     sample: SampleView | None = Field(
         default=None, description="Null where a whole model does not fit in the worker's memory."
     )
-    nf4: NF4View | None = Field(default=None, description="Another method on the same model, to compare with.")
+    nf4: NF4View | None = Field(
+        default=None,
+        description="Another method on the same model, to compare with. Null where `evaluate_nf4` was set to false.",
+    )

@@ -154,7 +154,19 @@ class JobOptions(MethodOptions):
         max_length=3,
         description="Loaders that the artifact must suit; what one cannot load is refused before work starts.",
     )
-    evaluate: bool = Field(default=False, description="Measure perplexity before and after, on held-out text.")
+    evaluate: bool = Field(
+        default=False,
+        description=(
+            "Measure the artifact against the float model on held-out text: perplexity, KL divergence, the likeliest "
+            "next token, and what both say to a prompt."
+        ),
+    )
+    evaluate_nf4: bool = Field(
+        default=True,
+        description=(
+            "With `evaluate`: measure NF4 beside it, where the worker has bitsandbytes. It takes a pass of its own."
+        ),
+    )
     publish_to: PublishTo | None = Field(
         default=None, description="Where the files go on the hub once they are there; needs a hub token."
     )

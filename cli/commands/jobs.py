@@ -59,8 +59,11 @@ def submit(
         typer.Option("--deadline", metavar="SECONDS", help="From now; a job that is not over by then fails."),
     ] = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Let the worker measure perplexity before and after.")
+        bool, typer.Option("--evaluate", help="Let the worker measure the artifact against the float model.")
     ] = False,
+    nf4: Annotated[
+        bool, typer.Option("--nf4/--no-nf4", help="With --evaluate: measure NF4 beside it, in a pass of its own.")
+    ] = True,
     idempotency_key: Annotated[
         str | None,
         typer.Option("--idempotency-key", help="The same key never makes a second job.", show_default="a fresh one"),
@@ -87,6 +90,7 @@ def submit(
             priority=priority,
             deadline=deadline,
             evaluate=evaluate,
+            nf4=nf4,
             idempotency_key=idempotency_key,
         ),
         url=url,

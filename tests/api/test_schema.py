@@ -31,6 +31,7 @@ REQUEST_ONLY = {
     "formats",
     "targets",
     "evaluate",
+    "evaluate_nf4",
 }
 REQUEST_ONLY |= {"needs", "publish_to", "labels", "priority", "max_attempts", "deadline_s"}
 

@@ -95,6 +95,16 @@ def test_a_jobs_spec_can_be_submitted_again(service: Service):
     assert again.json()["spec"] == spec
 
 
+@pytest.mark.parametrize(
+    ("options", "stored"), [({}, None), ({"evaluate_nf4": True}, None), ({"evaluate_nf4": False}, False)]
+)
+def test_nf4_is_measured_unless_it_is_turned_off(service: Service, options: dict[str, bool], stored: bool | None):
+    """A spec says so only where it is off, and can be submitted again as it is."""
+    spec = service.submit(evaluate=True, **options)["spec"]
+    assert spec.get("evaluate_nf4") is stored
+    assert service.client.post("/v1/jobs", json=spec).json()["spec"] == spec
+
+
 def test_rtn_takes_no_calibration(service: Service):
     """No calibration is stored with a method that uses none, and one that is given is refused."""
     assert "calibration" not in service.submit(method="rtn")["spec"]

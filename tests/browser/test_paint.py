@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.browser.conftest import OpenPage
 from tests.browser.staging import Staged
+from tests.ops.service import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 AIM_MS = 300
 LOADS = 5
-PATIENCE_S = 20
 # Since the address was asked for, by the browser's own clock.
 FIRST_PAINT = "performance.getEntriesByType('paint').find(({ name }) => name === 'first-contentful-paint')?.startTime"
 
@@ -37,10 +36,6 @@ def test_the_first_paint_is_measured(
 
 def _first_paint_ms(page: Page) -> float:
     """Asks until the browser has noted it, from here: what a page polls itself, its own security policy refuses."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        found: float | None = page.evaluate(FIRST_PAINT)
-        if found is not None:
-            return found
-        page.wait_for_timeout(20)
-    raise AssertionError("the browser noted no first paint")
+    wait_until(lambda: page.evaluate(FIRST_PAINT) is not None)
+    noted: float = page.evaluate(FIRST_PAINT)
+    return noted

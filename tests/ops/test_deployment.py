@@ -45,6 +45,39 @@ def instruction(stage: str, word: str) -> str:
     return [line.removeprefix(word).strip() for line in stages()[stage] if line.startswith(word)][-1]
 
 
+def check(schema: str, file: Path) -> subprocess.CompletedProcess[str]:
+    """Holds a file against a schema that check-jsonschema carries."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [("docker-compose.yml", "vendor.compose-spec"), ("examples/github-action.yml", "vendor.github-workflows")],
+)
+def test_a_file_is_what_its_reader_expects(file: str, schema: str):
+    """By the schema that the reader's own project publishes."""
+    answer = check(schema, ROOT / file)
+    assert answer.returncode == 0, answer.stdout
+
+
+def test_a_wrong_word_in_compose_is_found(tmp_path: Path):
+    """The schema knows every key: one that Compose would refuse does not pass."""
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text((ROOT / "docker-compose.yml").read_text().replace("stop_grace_period", "stop_grace_seconds"))
+    answer = check("vendor.compose-spec", wrong)
+    assert answer.returncode == 1
+    assert "stop_grace_seconds" in answer.stdout
+
+
+def test_compose_names_only_what_it_declares(services: dict[str, Any]):
+    """Services that others wait for, and the volumes that are mounted by name."""
+    volumes = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["volumes"]
+    mounted = {mount.split(":")[0] for service in services.values() for mount in service.get("volumes", ())}
+    assert {name for name in mounted if not name.startswith(("$", ".", "/"))} == set(volumes)
+    assert {other for service in services.values() for other in service.get("depends_on", ())} <= set(services)
+
+
 def test_compose_runs_the_commands_of_the_launcher(services: dict[str, Any]):
     """API and worker are started by the very words of cli.service.commands."""
     assert tuple(services["api"]["command"]) == api_command("0.0.0.0", 8080)  # noqa: S104 - inside its container

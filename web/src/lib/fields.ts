@@ -146,7 +146,7 @@ export interface Sections {
 }
 
 const BASICS = ["method", "preset", "bits", "group_size", "sym"];
-const RESULT = ["targets", "formats", "evaluate"];
+const RESULT = ["targets", "formats", "evaluate", "evaluate_nf4"];
 const SPELLINGS = ["desc_act", "static_groups"];
 
 /** Sorts the request's fields: the document lists a method's options before `method` and what concerns the job after. */
