@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 from api.deps import Principal
@@ -13,7 +13,7 @@ from api.problems import FieldProblem, Refusal
 from api.refusals import refusal_of
 from api.schemas.requests import BATCH_JOBS_MAX, LABELS_MAX, BatchRequest, JobRequest
 from api.services import Services
-from api.submission import prepare_submission
+from api.submission import Submission, prepare_submission
 from core.errors import CoreError
 from store.jobs import BatchCell, NewBatch
 
@@ -37,16 +37,33 @@ class BatchRefusedError(ApiError):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedCell:
+    """One job that can run."""
+
+    model_index: int
+    config_index: int
+    submission: Submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedBatch:
+    """What is stored, and what was found about each of its jobs."""
+
+    new: NewBatch
+    cells: tuple[CheckedCell, ...]
+
+
 def prepare_batch(
     request: BatchRequest, services: Services, principal: Principal, idempotency_key: str | None
-) -> NewBatch:
+) -> CheckedBatch:
     """Returns the batch to store; raises InvalidRequestError where it is too large, and BatchRefusedError."""
     total = len(request.models) * len(request.configs)
     if total > BATCH_JOBS_MAX:
         detail = f"{len(request.models)} models by {len(request.configs)} configs are {total} jobs."
         problem = FieldProblem(pointer="#/configs", detail=f"models times configs may be {BATCH_JOBS_MAX} at most")
         raise InvalidRequestError("batch_too_large", detail, problem, hint="Submit several batches.")
-    cells: list[BatchCell] = []
+    cells: list[CheckedCell] = []
     refusals: list[Refusal] = []
     for model_index, config_index in product(range(len(request.models)), range(len(request.configs))):
         try:
@@ -55,18 +72,22 @@ def prepare_batch(
             refusals.append(_placed(refusal_of(error), model_index, config_index))
     if refusals:
         raise BatchRefusedError(tuple(refusals), total)
-    return NewBatch(
+    new = NewBatch(
         owner_key_id=principal.owner_id,
         name=request.name,
-        cells=tuple(cells),
+        cells=tuple(
+            BatchCell(model_index=cell.model_index, config_index=cell.config_index, job=cell.submission.job)
+            for cell in cells
+        ),
         idempotency_key=idempotency_key,
         request_sha256=_request_hash(request, cells),
     )
+    return CheckedBatch(new=new, cells=tuple(cells))
 
 
 def _cell(
     request: BatchRequest, model_index: int, config_index: int, services: Services, principal: Principal
-) -> BatchCell:
+) -> CheckedCell:
     options = request.configs[config_index].model_dump(exclude_unset=True)
     labels = {**request.labels, **options.get("labels", {})}
     if len(labels) > LABELS_MAX:
@@ -74,8 +95,8 @@ def _cell(
         raise InvalidRequestError("invalid_request", detail, FieldProblem(pointer="#/labels", detail="too many labels"))
     model = request.models[model_index].model_dump(exclude_unset=True)
     job_request = JobRequest.model_validate({**options, "model": model, "labels": labels})
-    job = prepare_submission(job_request, services, principal, None).job
-    return BatchCell(model_index=model_index, config_index=config_index, job=job)
+    submission = prepare_submission(job_request, services, principal, None)
+    return CheckedCell(model_index=model_index, config_index=config_index, submission=submission)
 
 
 def _placed(refusal: Refusal, model_index: int, config_index: int) -> Refusal:
@@ -94,6 +115,7 @@ def _point(refusal: Refusal, model_index: int, config_index: int) -> Iterator[Fi
         yield FieldProblem(pointer=pointer, detail=f"{problem.detail} ({where})")
 
 
-def _request_hash(request: BatchRequest, cells: list[BatchCell]) -> str:
-    lines = [request.name, *(f"{cell.model_index} {cell.config_index} {cell.job.request_sha256}" for cell in cells)]
+def _request_hash(request: BatchRequest, cells: Sequence[CheckedCell]) -> str:
+    hashes = (f"{cell.model_index} {cell.config_index} {cell.submission.job.request_sha256}" for cell in cells)
+    lines = [request.name, *hashes]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

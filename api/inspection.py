@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from api.errors import ApiError
 from api.preflight import budget_config, check_options
 from api.refusals import refusal_of
-from api.schemas.jobs import EstimateView
 from api.schemas.models import ConfigCheckView, InspectionView, InspectRequest, ModelFactsView, RefusalView
 from api.schemas.requests import HubModel, JobOptions
 from api.services import Services
 from api.submission import calibration_config, hub_spec, located, quantization_config
+from api.views import estimate_view
 from core.errors import CoreError, ModelRefusedError
 from core.preflight.source import ModelFacts
 
@@ -49,7 +47,7 @@ def _check(options: JobOptions, facts: ModelFacts | None) -> ConfigCheckView:
         warnings, needed = check_options(options, config, calibration, facts)
     except (CoreError, ApiError) as error:
         return ConfigCheckView(accepted=False, refusal=_refusal(error), warnings=[], estimate=None)
-    return ConfigCheckView(accepted=True, refusal=None, warnings=warnings, estimate=EstimateView(**asdict(needed)))
+    return ConfigCheckView(accepted=True, refusal=None, warnings=warnings, estimate=estimate_view(needed))
 
 
 def _refusal(error: Exception) -> RefusalView:

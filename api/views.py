@@ -11,6 +11,7 @@ from api.schemas.evaluation import EvaluationView
 from api.schemas.files import ArtifactView, CalibrationSetView
 from api.schemas.jobs import (
     AttemptView,
+    EstimateView,
     EventView,
     JobErrorView,
     JobLinks,
@@ -23,6 +24,7 @@ from api.schemas.jobs import (
     StreamedEventView,
 )
 from core.calibration.texts import TextFacts
+from core.preflight.resources import Estimate
 from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow, LogLine
 
 BUDGET_PLAN = "budget_plan"
@@ -32,6 +34,16 @@ BUDGET_PLAN = "budget_plan"
 def job_path(job_id: str) -> str:
     """Returns the path of a job."""
     return f"/v1/jobs/{job_id}"
+
+
+def batch_path(batch_id: str) -> str:
+    """Returns the path of a batch."""
+    return f"/v1/batches/{batch_id}"
+
+
+def estimate_view(needed: Estimate | None) -> EstimateView | None:
+    """Returns what a run needs; None where it is not known before the model is there."""
+    return None if needed is None else EstimateView(**asdict(needed))
 
 
 def job_view(job: Job) -> JobView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cli.output import age_text, duration_text
+from cli.output import age_text, bytes_text, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +106,17 @@ def model_text(model: dict[str, Any]) -> str:
 
 
 def method_text(spec: dict[str, Any]) -> str:
-    """Returns the method and its grid, as in `gptq w4 g64`."""
+    """Returns the method and its grid, as in `gptq w4 g64`, or under what it chooses grids: `gptq under 3.5 bits`."""
+    asym = "" if spec["sym"] else " asym"
+    if spec.get("budget"):
+        return f"{spec['method']} under {_limit_text(spec['budget'])}{asym}"
     group = "row" if spec["group_size"] == -1 else spec["group_size"]
-    return f"{spec['method']} w{spec['bits']} g{group}{'' if spec['sym'] else ' asym'}"
+    return f"{spec['method']} w{spec['bits']} g{group}{asym}"
+
+
+def _limit_text(budget: dict[str, Any]) -> str:
+    limits = [
+        f"{budget['bits']:g} bits" if budget["bits"] else "",
+        bytes_text(budget["bytes"]) if budget["bytes"] else "",
+    ]
+    return " and ".join(filter(None, limits))

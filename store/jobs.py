@@ -255,6 +255,16 @@ class NewBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSummary:
+    """A batch in a list. states: how many of its jobs that still exist are in each."""
+
+    id: str
+    name: str
+    created_at: datetime
+    states: Mapping[JobState, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchMember:
     """A job of a batch. artifact_bytes: of all its files, None before the end. mean_relative_loss: over the linears
     that are solved so far and have one.

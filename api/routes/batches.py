@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from api.answers import NOT_MODIFIED, versioned
-from api.batching import prepare_batch
+from api.batching import CheckedBatch, prepare_batch
 from api.conditional import weak_etag
 from api.deps import BatchId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
 from api.references import references
 from api.routes.jobs import IdempotencyKey
-from api.schemas.batches import BatchRow, BatchView
+from api.schemas.batches import (
+    BatchCellView,
+    BatchList,
+    BatchPreflightView,
+    BatchRow,
+    BatchSummaryView,
+    BatchView,
+)
 from api.schemas.evaluation import EvaluationView
 from api.schemas.requests import BatchRequest
-from api.views import job_path
-from store.jobs import Batch, BatchMember, Job, model_name
+from api.views import batch_path, estimate_view, job_path
+from store.jobs import Batch, BatchMember, BatchSummary, Job, model_name
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+PAGE_SIZE = 50
+PAGE_SIZE_MAX = 200
 
 LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Path of the batch"}}
 
@@ -30,8 +42,13 @@ LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Path of t
     status_code=202,
     operation_id="submitBatch",
     summary="Submit a batch",
+    response_model=BatchView,
     responses={
         202: {"description": "Accepted; Location is the batch", "headers": LOCATION},
+        200: {
+            "description": "The preflight that validate_only asks for; nothing was stored",
+            "model": BatchPreflightView,
+        },
         **responses(400, 401, 403, 413, 415, 422, 503),
     },
 )
@@ -41,10 +58,15 @@ def submit_batch(
     principal: JobWriter,
     background: BackgroundTasks,
     response: Response,
+    *,
     idempotency_key: IdempotencyKey = None,
-) -> BatchView:
+    validate_only: Annotated[bool, Query(description="Check the request and store nothing.")] = False,
+) -> BatchView | Response:
     """Stores one job per model and config, all or none: where one of them cannot run, each such cell is named."""
-    new = prepare_batch(body, services, principal, idempotency_key)
+    checked = prepare_batch(body, services, principal, idempotency_key)
+    if validate_only:
+        return JSONResponse(_preflight(checked).model_dump(mode="json"))
+    new = checked.new
     with services.database.transaction() as repository:
         batch, created = repository.add_batch(new)
         if created:
@@ -54,9 +76,58 @@ def submit_batch(
             services.tracing.submitted(member.job.id)
         for queue_class in sorted({cell.job.queue_class for cell in new.cells}):
             background.add_task(services.waker.wake, queue_class, hint=batch.id)
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
+    response.headers["Location"] = batch_path(batch.id)
     response.headers["Idempotency-Replayed"] = str(not created).lower()
     return _view(batch)
+
+
+def _preflight(checked: CheckedBatch) -> BatchPreflightView:
+    return BatchPreflightView(
+        cells=[
+            BatchCellView(
+                model_index=cell.model_index,
+                config_index=cell.config_index,
+                warnings=list(cell.submission.warnings),
+                estimate=estimate_view(cell.submission.estimate),
+            )
+            for cell in checked.cells
+        ]
+    )
+
+
+@router.get(
+    "",
+    operation_id="listBatches",
+    summary="List batches",
+    responses=responses(400, 401, 403, 422, 503),
+)
+def list_batches(
+    services: ServicesDep,
+    principal: JobReader,
+    *,
+    page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
+    page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
+) -> BatchList:
+    """Returns batches newest first, with how many of their jobs are in each state."""
+    bound_to = {"list": "batches", "sees": principal.sees}
+    before = None if page_token is None else str(services.signer.open(page_token, bound_to)["id"])
+    with services.database.reading() as repository:
+        found = repository.list_batches(principal.sees, page_size + 1, before)
+    page, more = found[:page_size], len(found) > page_size
+    return BatchList(
+        data=[_summary(batch) for batch in page],
+        next_page_token=services.signer.seal({"id": page[-1].id}, bound_to) if more else None,
+    )
+
+
+def _summary(batch: BatchSummary) -> BatchSummaryView:
+    return BatchSummaryView(
+        id=batch.id,
+        name=batch.name,
+        created_at=batch.created_at,
+        states=dict(batch.states),
+        batch=batch_path(batch.id),
+    )
 
 
 @router.get(

@@ -17,7 +17,6 @@ from api.deps import JobCanceller, JobId, JobReader, JobWriter, ServicesDep
 from api.problems import responses
 from api.schemas.jobs import (
     AttemptList,
-    EstimateView,
     JobList,
     JobProgressView,
     JobView,
@@ -29,7 +28,7 @@ from api.schemas.requests import LABELS_MAX, JobRequest, Text
 from api.schemas.retention import KeepChanges
 from api.schemas.times import Moment
 from api.submission import Submission, prepare_submission
-from api.views import attempt_view, job_path, job_view, progress_view, spec_view
+from api.views import attempt_view, estimate_view, job_path, job_view, progress_view, spec_view
 from core.configs import Method
 from store.jobs import Cursor, Job, JobFilter, JobState
 
@@ -103,7 +102,7 @@ def _preflight(submission: Submission) -> PreflightView:
     return PreflightView(
         spec=spec_view(submission.job.spec),
         warnings=list(submission.warnings),
-        estimate=None if submission.estimate is None else EstimateView(**asdict(submission.estimate)),
+        estimate=estimate_view(submission.estimate),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.evaluation import EVALUATION_EXAMPLE, EvaluationView
-from api.schemas.job_examples import JOB_EXAMPLE
+from api.schemas.job_examples import JOB_EXAMPLE, PREFLIGHT_EXAMPLE
+from api.schemas.jobs import EstimateView
 from store.jobs import JobState
 
 REFERENCE_EXAMPLE: dict[str, Any] = {
@@ -49,6 +50,62 @@ BATCH_EXAMPLE: dict[str, Any] = {
     "references": [REFERENCE_EXAMPLE],
     "table": [ROW_EXAMPLE],
 }
+
+
+BATCH_PREFLIGHT_EXAMPLE: dict[str, Any] = {
+    "object": "batch_preflight",
+    "cells": [
+        {"model_index": 0, "config_index": 0, "warnings": [], "estimate": PREFLIGHT_EXAMPLE["estimate"]},
+    ],
+}
+BATCH_LIST_EXAMPLE: dict[str, Any] = {
+    "object": "list",
+    "data": [
+        {
+            **{name: BATCH_EXAMPLE[name] for name in ("id", "name", "created_at", "states")},
+            "batch": f"/v1/batches/{BATCH_EXAMPLE['id']}",
+        }
+    ],
+    "next_page_token": None,
+}
+
+
+class BatchCellView(BaseModel):
+    """One job that a batch would store. estimate is null for a hub model."""
+
+    model_index: int = Field(description="Place of the model in the request.")
+    config_index: int = Field(description="Place of the config in the request.")
+    warnings: list[str]
+    estimate: EstimateView | None
+
+
+class BatchPreflightView(BaseModel):
+    """What the submit of a batch would store, by model and config."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [BATCH_PREFLIGHT_EXAMPLE]})
+
+    object: Literal["batch_preflight"] = "batch_preflight"
+    cells: list[BatchCellView]
+
+
+class BatchSummaryView(BaseModel):
+    """A batch in a list."""
+
+    id: str
+    name: str
+    created_at: datetime
+    states: dict[JobState, int] = Field(description="How many jobs are in each state; deleted ones are left out.")
+    batch: str = Field(description="Path of the batch with its table.")
+
+
+class BatchList(BaseModel):
+    """Batches, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [BATCH_LIST_EXAMPLE]})
+
+    object: Literal["list"] = "list"
+    data: list[BatchSummaryView]
+    next_page_token: str | None = Field(description="Of the page after this one; null on the last.")
 
 
 class BatchRow(BaseModel):

@@ -7,15 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
-from api.schemas.options import Strict, options_model
+from api.schemas.options import Strict, only_for, options_model
 from core.calibration.hub import NAME_PATTERN, PREFIX, PRESETS, SELF_SET
-from core.configs import DEFAULT_FORMATS, BudgetConfig, CalibrationConfig, Format, Method, Preset, all_options
+from core.configs import (
+    CONFIG_CLASSES,
+    DEFAULT_FORMATS,
+    BudgetConfig,
+    CalibrationConfig,
+    Format,
+    Method,
+    Preset,
+    all_options,
+    methods_with,
+)
 from core.configs.options import declared_options
 from store.jobs import NewJob
 
 BUILTIN_SET = "builtin"
 LABELS_MAX = 32
 BATCH_JOBS_MAX = 100
+CALIBRATED = tuple(method for method in Method if method is not Method.RTN)
 DEADLINE_MAX_SECONDS = 365 * 24 * 3600
 
 
@@ -72,7 +83,7 @@ if TYPE_CHECKING:
 else:
     BudgetOptions = options_model("BudgetOptions", declared_options(BudgetConfig), "A size to stay under.")
     DrawOptions = options_model("DrawOptions", declared_options(CalibrationConfig), "How text is drawn.")
-    MethodOptions = options_model("MethodOptions", all_options(), "Of every method.")
+    MethodOptions = options_model("MethodOptions", all_options(), "Of every method.", methods_with)
 
 
 class CalibrationOptions(DrawOptions):
@@ -127,11 +138,21 @@ class JobOptions(MethodOptions):
         description="`rtn` rounds to nearest and takes no calibration.",
     )
     preset: Annotated[Preset, Field(strict=False)] | None = Field(
-        default=None, description="Values between time and accuracy; options that are given go before the preset's."
+        default=None,
+        description="Values between time and accuracy; options that are given go before the preset's.",
+        json_schema_extra=only_for([method for method, config in CONFIG_CLASSES.items() if config.presets]),
     )
-    desc_act: bool | None = Field(default=None, description="Another spelling of `order`, with `static_groups`.")
-    static_groups: bool | None = Field(default=None, description="Another spelling of `order`, with `desc_act`.")
-    calibration: CalibrationOptions = Field(default_factory=CalibrationOptions)
+    desc_act: bool | None = Field(
+        default=None,
+        description="Another spelling of `order`, with `static_groups`.",
+        json_schema_extra=only_for(methods_with("order")),
+    )
+    static_groups: bool | None = Field(
+        default=None,
+        description="Another spelling of `order`, with `desc_act`.",
+        json_schema_extra=only_for(methods_with("order")),
+    )
+    calibration: CalibrationOptions = Field(default_factory=CalibrationOptions, json_schema_extra=only_for(CALIBRATED))
     budget: BudgetOptions | None = Field(
         default=None,
         description=(
@@ -139,6 +160,7 @@ class JobOptions(MethodOptions):
             "and `group_size` are not used. Linears that `dynamic` decides about keep what it says."
         ),
         examples=[{"bits": 3.5}],
+        json_schema_extra=only_for(CALIBRATED),
     )
     formats: list[Annotated[Format, Field(strict=False)]] = Field(
         default=list(DEFAULT_FORMATS),

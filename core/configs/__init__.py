@@ -10,7 +10,14 @@ from core.configs.budget import BudgetConfig
 from core.configs.calibration import CalibrationConfig
 from core.configs.gptq import GPTQConfig
 from core.configs.pt2e import ActivationRange, PT2EConfig
-from core.configs.registry import CONFIG_CLASSES, ORDER_FLAGS, all_options, config_from_dict, parse_formats
+from core.configs.registry import (
+    CONFIG_CLASSES,
+    ORDER_FLAGS,
+    all_options,
+    config_from_dict,
+    methods_with,
+    parse_formats,
+)
 from core.configs.rtn import RTNConfig
 from core.configs.values import BITS, DEFAULT_FORMATS, Format, Method, Order, Packing, Preset, ScaleSearch
 
@@ -38,5 +45,6 @@ __all__ = [
     "ScaleSearch",
     "all_options",
     "config_from_dict",
+    "methods_with",
     "parse_formats",
 ]

@@ -45,6 +45,11 @@ def all_options() -> dict[str, DeclaredOption]:
     return found
 
 
+def methods_with(name: str) -> tuple[Method, ...]:
+    """Returns the methods that have an option."""
+    return tuple(method for method, config_class in CONFIG_CLASSES.items() if name in declared_options(config_class))
+
+
 def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
     """Returns the formats in their order, each once; raises InvalidConfigError on none or on an unknown one."""
     require(bool(names), "formats", list(names), "no format", ", ".join(Format))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select
 
 from store.errors import IdempotencyConflictError, NotFoundError
 from store.ids import IdPrefix, new_id
-from store.jobs import Batch, BatchMember, NewBatch
+from store.jobs import Batch, BatchMember, BatchSummary, JobState, NewBatch
 from store.repository.base import owned
 from store.repository.clock import database_time
 from store.repository.jobs import JobPart
@@ -69,6 +69,29 @@ class BatchPart(JobPart):
         if row is None:
             raise NotFoundError("batch", batch_id)
         return self._batch(row)
+
+    def list_batches(self, owner: str | None, limit: int, before: str | None = None) -> tuple[BatchSummary, ...]:
+        """Returns the newest batches first; `before`: the id of the last one of the page before."""
+        statement = owned(select(batches), batches, owner).order_by(batches.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(batches.c.id < before)
+        rows = self._connection.execute(statement).all()
+        states = self._states([row.id for row in rows])
+        return tuple(
+            BatchSummary(id=row.id, name=row.name, created_at=row.created_at, states=states[row.id]) for row in rows
+        )
+
+    def _states(self, batch_ids: Sequence[str]) -> Mapping[str, Mapping[JobState, int]]:
+        statement = (
+            select(batch_jobs.c.batch_id, jobs.c.state, func.count())
+            .join(jobs, jobs.c.id == batch_jobs.c.job_id)
+            .where(batch_jobs.c.batch_id.in_(batch_ids))
+            .group_by(batch_jobs.c.batch_id, jobs.c.state)
+        )
+        found: dict[str, dict[JobState, int]] = {batch_id: {} for batch_id in batch_ids}
+        for batch_id, state, count in self._connection.execute(statement):
+            found[batch_id][JobState(state)] = count
+        return found
 
     def _batch(self, row: Row[Any]) -> Batch:
         statement = (

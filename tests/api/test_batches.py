@@ -76,6 +76,39 @@ def test_a_batch_with_a_job_that_cannot_run_stores_nothing(service: Service):
     assert service.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_a_batch_is_checked_without_being_stored(service: Service):
+    """What each job would be told at its submit, by model and config; what cannot run is refused as at the submit."""
+    path = "/v1/batches?validate_only=true"
+    answer = service.client.post(path, json=batch())
+    assert (answer.status_code, answer.json()["object"]) == (200, "batch_preflight")
+    cells = answer.json()["cells"]
+    assert [(cell["model_index"], cell["config_index"]) for cell in cells] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert cells[0]["estimate"]["artifact_bytes"] < cells[1]["estimate"]["artifact_bytes"]
+    assert [cell["estimate"] for cell in cells[2:]] == [None, None]
+    refused = service.client.post(path, json=batch(configs=[{"group_size": 7}]))
+    assert (refused.status_code, refused.json()["code"]) == (422, "batch_refused")
+    assert service.client.get("/v1/jobs").json()["data"] == []
+    assert service.client.get("/v1/batches").json()["data"] == []
+
+
+def test_batches_are_listed_by_page(service_on_each: Service):
+    """Newest first, with what became of their jobs; a token of another list is refused."""
+    client = service_on_each.client
+    made = [client.post("/v1/batches", json=batch(name=name)).json()["id"] for name in ("a", "b", "c")]
+    service_on_each.succeed(service_on_each.claim(), {})
+    first = client.get("/v1/batches?page_size=2").json()
+    rest = client.get("/v1/batches", params={"page_size": 2, "page_token": first["next_page_token"]}).json()
+    listed = [*first["data"], *rest["data"]]
+    assert [one["id"] for one in listed] == made[::-1]
+    assert [one["name"] for one in listed] == ["c", "b", "a"]
+    assert rest["next_page_token"] is None
+    assert listed[0]["states"] == {"queued": 4}
+    assert listed[-1]["states"] == {"queued": 3, "succeeded": 1}
+    assert client.get(listed[0]["batch"]).json()["id"] == made[-1]
+    token = client.get("/v1/jobs?page_size=1").json()["next_page_token"]
+    assert client.get("/v1/batches", params={"page_token": token}).status_code == 400
+
+
 def test_a_batch_has_a_size(service: Service):
     for changes in ({"models": []}, {"configs": []}, {"configs": [{"bits": 4, "group_size": 32}] * 51}):
         assert service.client.post("/v1/batches", json=batch(**changes)).status_code == 422

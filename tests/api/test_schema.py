@@ -15,7 +15,7 @@ from api.schemas.jobs import JobList, JobView
 from api.schemas.models import InspectRequest
 from api.schemas.requests import BatchRequest, CalibrationOptions, JobRequest, PathModel, default_of
 from api.submission import quantization_config
-from core.configs import CONFIG_CLASSES, CalibrationConfig, GPTQConfig
+from core.configs import CONFIG_CLASSES, CalibrationConfig, GPTQConfig, Method, all_options, methods_with
 from store.jobs import NewJob
 from tests.api.service import Service
 
@@ -132,3 +132,17 @@ def test_the_example_of_a_job_can_be_submitted():
     """A job's spec is a request."""
     example = JobView.model_json_schema()["examples"][0]
     assert JobRequest.model_validate(example["spec"])
+
+
+def test_an_option_of_some_methods_names_them(document: dict[str, Any]):
+    """So that a form shows only what the chosen method has; what all have says nothing."""
+    properties = document["components"]["schemas"]["JobRequest"]["properties"]
+    told = {name: field.get("x-methods") for name, field in properties.items()}
+    assert told["bits"] is None
+    assert told["damp_percent"] == ["gptq"]
+    assert told["channel_steps"] == ["awq"]
+    assert told["preset"] == ["gptq"]
+    assert told["calibration"] == ["gptq", "awq", "adaround"]
+    for name, methods in told.items():
+        if name in all_options():
+            assert set(methods or Method) == set(methods_with(name))

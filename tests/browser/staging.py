@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.deps import LOCAL_OWNER
+from core.budget.plan import BudgetPlan, CurvePoint, PlannedUnit
+from core.configs import GPTQConfig
 from store.jobs import Job, JobError, JobProgress, LinearRow, LogLine, NewArtifact, Stage
 from store.publications import NewPublication
 from store.workers import Capability, WorkerFacts
@@ -49,6 +51,8 @@ class Staged:
     succeeded: tuple[str, ...]
     failed: str
     cancelled: str
+    budgeted: str
+    batch: str
 
 
 def stage(service: Service, *, blocks_done: int = 12) -> Staged:
@@ -63,6 +67,8 @@ def stage(service: Service, *, blocks_done: int = 12) -> Staged:
             (11.66, 176, {"bits": 8, "group_size": 32}),
         )
     )
+    batch = succeed_batch(service)
+    budgeted = succeed_under_budget(service)
     failed = fail(service)
     cancelled = submit(service, bits=2)["id"]
     service.client.post(f"/v1/jobs/{cancelled}:cancel").raise_for_status()
@@ -73,7 +79,7 @@ def stage(service: Service, *, blocks_done: int = 12) -> Staged:
     running = run(service, blocks_done, deadline_s=7200)
     queued = submit(service, labels={"team": "search"}, priority=5)["id"]
     submit(service, bits=3)
-    return Staged(running, queued, succeeded, failed, cancelled)
+    return Staged(running, queued, succeeded, failed, cancelled, budgeted, batch)
 
 
 def submit(service: Service, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a request
@@ -100,6 +106,11 @@ def register(service: Service) -> None:
 def start(service: Service, **options: Any) -> Job:  # noqa: ANN401 - fields of a request
     """Submits and claims a job and writes how it begins."""
     submit(service, **options)
+    return begin(service)
+
+
+def begin(service: Service) -> Job:
+    """Claims the next job and writes how it begins."""
     job = service.claim()
     event(service, job, "stage_started", {"stage": "preflight"})
     event(service, job, "stage_started", {"stage": "calibrating"})
@@ -118,7 +129,11 @@ def run(service: Service, blocks: int, **options: Any) -> str:  # noqa: ANN401 -
 
 def succeed(service: Service, perplexity: float, megabytes: int, **options: Any) -> str:  # noqa: ANN401
     """Runs a job to its end, with an evaluation and files."""
-    job = start(service, evaluate=True, **options)
+    return finish(service, start(service, evaluate=True, **options), perplexity, megabytes)
+
+
+def finish(service: Service, job: Job, perplexity: float, megabytes: int) -> str:
+    """Writes the rest of a job that has begun."""
     solve(service, job, BLOCKS, scale=perplexity - 11.5)
     for name in ("packing", "evaluating", "publishing"):
         event(service, job, "stage_started", {"stage": name})
@@ -136,6 +151,77 @@ def succeed(service: Service, perplexity: float, megabytes: int, **options: Any)
     with service.services.database.transaction() as repository:
         repository.succeed(job.id, job.lease_token, files, evaluation, [])
     return job.id
+
+
+def succeed_batch(service: Service) -> str:
+    """Submits a batch, brings all of its jobs but the last to their end, and that one to a failure."""
+    configs = [{"bits": bits, "group_size": 32, "evaluate": True} for bits in (3, 4, 8, 2)]
+    model = {"source": "path", "root": "models", "path": MODEL}
+    answer = service.client.post("/v1/batches", json={"name": "how few bits", "models": [model], "configs": configs})
+    batch: str = answer.raise_for_status().json()["id"]
+    for perplexity, megabytes in ((13.94, 98), (12.15, 118), (11.66, 176)):
+        finish(service, begin(service), perplexity, megabytes)
+    lost = begin(service)
+    error = JobError(code="artifact_degenerate", message="The quantized model repeats itself.", retryable=False)
+    with service.services.database.transaction() as repository:
+        repository.fail(lost.id, lost.lease_token, error)
+    return batch
+
+
+def succeed_under_budget(service: Service) -> str:
+    """Runs a job under a budget to its end, with its plan."""
+    job = start(service, evaluate=True, budget={"bits": 4.5})
+    keep_plan(service, job)
+    return finish(service, job, 12.02, 127)
+
+
+def keep_plan(service: Service, job: Job) -> None:
+    """Writes that the job has planned."""
+    with service.services.database.transaction() as repository:
+        repository.set_resolved(job.id, job.lease_token, {"budget_plan": plan().to_dict()})
+    event(service, job, "budget_planned", {"bits": 4.497, "divergence": predicted(4.497)})
+
+
+def predicted(bits: float) -> float:
+    """Returns a divergence that falls with the bits as it does in a model."""
+    return 2.4 * 10 ** (-0.42 * (bits - 2))
+
+
+def plan() -> BudgetPlan:
+    """Returns a plan as the planner would make it."""
+    grids = ((4, 32), (4, 64), (3, 32), (8, 64))
+    units = [
+        PlannedUnit(
+            block=block,
+            family=name,
+            linears=1,
+            weights=331_776,
+            bits=grids[(block + number) % 4][0],
+            group_size=grids[(block + number) % 4][1],
+            divergence=0.0009,
+            relative_loss=0.0041,
+        )
+        for block in range(BLOCKS)
+        for number, (name, _) in enumerate(LINEARS)
+    ]
+    return BudgetPlan(
+        key="0" * 64,
+        config=GPTQConfig(group_size=32),
+        limit_bytes=59_719_680,
+        quantized_bytes=59_680_000,
+        bits=4.497,
+        divergence=predicted(4.497),
+        units=tuple(units),
+        curve=tuple(CurvePoint(bits=bits / 8, divergence=predicted(bits / 8)) for bits in range(25, 66)),
+        uniform=tuple(
+            CurvePoint(bits=at, divergence=1.3 * predicted(at), grid=f"{bits} bits, groups of {size}")
+            for bits in (3, 4)
+            for size, at in ((128, bits + 0.16), (64, bits + 0.31), (32, bits + 0.61))
+        ),
+        mixed=True,
+        tokens=4096,
+        seconds=41.2,
+    )
 
 
 def publish(service: Service, job: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from cli.budget_view import CHOSEN, curve_picture, plan_line, plan_table
 from cli.errors import ExitCode
+from cli.job_text import method_text
 from tests.api.test_budget import PLAN
 from tests.cli.conftest import Bitmill
 
@@ -43,3 +45,18 @@ def test_the_picture_holds_what_it_names():
     assert "3.500 bits per weight" in text
     assert text.count(CHOSEN) == 2
     assert "100.0%" in text
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        (None, "gptq w4 g64"),
+        ({"bits": 3.5, "bytes": 0}, "gptq under 3.5 bits"),
+        ({"bits": 0.0, "bytes": 90_000_000}, "gptq under 90.0 MB"),
+        ({"bits": 4.0, "bytes": 90_000_000}, "gptq under 4 bits and 90.0 MB"),
+    ],
+)
+def test_a_job_under_a_budget_is_called_by_it(budget: dict[str, object] | None, text: str):
+    """And not by bits and a group size, which are not used then."""
+    spec = {"method": "gptq", "bits": 4, "group_size": 64, "sym": True, **({"budget": budget} if budget else {})}
+    assert method_text(spec) == text

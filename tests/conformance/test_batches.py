@@ -61,3 +61,16 @@ def test_a_deleted_job_leaves_its_batch(database: Database):
         repository.fail(job.id, job.lease_token, BROKEN)
         repository.delete_job(job.id)
         assert len(repository.get_batch(batch.id).members) == 3
+
+
+def test_batches_are_listed_newest_first(database: Database):
+    """Of one owner or of all, from any place on; those whose jobs are gone count none."""
+    with database.transaction() as repository:
+        made = [repository.add_batch(new_batch(owner))[0] for owner in ("key_a", "key_b", "key_a")]
+    with database.reading() as repository:
+        everybody = repository.list_batches(None, 10)
+        assert [one.id for one in everybody] == [batch.id for batch in made[::-1]]
+        assert [one.states for one in everybody] == [{JobState.QUEUED: 4}] * 3
+        assert [one.id for one in repository.list_batches("key_a", 10)] == [made[2].id, made[0].id]
+        assert [one.id for one in repository.list_batches(None, 1, made[2].id)] == [made[1].id]
+        assert repository.list_batches("key_c", 10) == ()

@@ -8,6 +8,7 @@ import { CompareView } from "./views/compare";
 import { JobView } from "./views/job";
 import { JobsView } from "./views/jobs";
 import { KeysView } from "./views/keys";
+import { NewBatchView } from "./views/new-batch";
 import { NewJobView } from "./views/new-job";
 import { OverviewView } from "./views/overview";
 import { TextsView } from "./views/texts";
@@ -23,6 +24,8 @@ function view() {
       return second ? <JobView id={second} key={second} /> : <JobsView />;
     case "new":
       return <NewJobView key={place.value.query.get("from") ?? ""} />;
+    case "batch":
+      return <NewBatchView />;
     case "compare":
       return <CompareView />;
     case "texts":

@@ -18,7 +18,7 @@ test("no loss at all is a figure too, and what was not measured is none", () => 
 });
 
 test("a comparison takes the measures of a job, where it has them", () => {
-  const job = { id: "a", spec: {}, state: "succeeded", started_at: null, finished_at: null } as unknown as Job;
+  const job = { id: "a", spec: {}, state: "succeeded", started_at: null, finished_at: null, progress: { fraction: 1 }, error: null } as unknown as Job;
   const files = [{ size_bytes: 7 }, { size_bytes: 5 }] as Artifact[];
   expect(entryOfJob({ ...job, evaluation: measured }, files, [])).toMatchObject({ perplexity: 12.15, kl: 0.04123, agreement: 0.91274, size: 12 });
   expect(entryOfJob({ ...job, evaluation: null }, [], [])).toMatchObject({ perplexity: null, kl: null, agreement: null, size: null });

@@ -9,6 +9,8 @@ test("a spec is told in words", () => {
   expect(modelOf(spec)).toBe("owner/name");
   expect(summaryOf(spec)).toBe("GPTQ · 4 bits · a scale per row");
   expect(summaryOf({ method: "awq", bits: 3, group_size: 64 })).toBe("AWQ · 3 bits · groups of 64");
+  expect(summaryOf({ method: "gptq", bits: 4, group_size: 64, budget: { bits: 3.5, bytes: 0 } })).toBe("GPTQ · under 3.5 bits per weight");
+  expect(summaryOf({ method: "awq", budget: { bits: 3.5, bytes: 90_000_000 } })).toBe("AWQ · under 3.5 bits per weight and 90.0 MB");
 });
 
 test("what differs is found at any depth, and nothing else", () => {

@@ -6,6 +6,9 @@ export interface Entry {
   id: string;
   name: string;
   state: JobState;
+  fraction: number;
+  /** Code of the error that ended it. */
+  error: string | null;
   spec: Spec;
   evaluation: Evaluation | null;
   size: number | null;
@@ -60,6 +63,8 @@ export function entryOfJob(job: Job, files: readonly Artifact[], linears: readon
     id: job.id,
     name: `${shortModel(job.spec)}, ${summaryOf(job.spec)}`,
     state: job.state,
+    fraction: job.progress.fraction,
+    error: job.error?.code ?? null,
     spec: job.spec,
     evaluation: job.evaluation,
     size: files.length === 0 ? null : files.reduce((sum, file) => sum + file.size_bytes, 0),
@@ -77,6 +82,8 @@ export function entriesOfBatch(batch: Batch): Entry[] {
       id: row.job_id,
       name: `${shortModel(spec)}, ${summaryOf(spec)}`,
       state: row.state,
+      fraction: row.fraction,
+      error: row.error,
       spec,
       evaluation: row.evaluation,
       size: row.artifact_bytes,

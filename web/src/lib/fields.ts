@@ -19,13 +19,14 @@ export interface Schema {
   minimum?: number;
   maximum?: number;
   examples?: readonly unknown[];
+  "x-methods"?: readonly string[];
 }
 
 export interface Document {
   components: { schemas: Record<string, Schema> };
 }
 
-export type FieldKind = "choice" | "choices" | "flag" | "number" | "text" | "moment" | "pairs" | "json" | "group";
+export type FieldKind = "choice" | "choices" | "list" | "flag" | "number" | "text" | "moment" | "pairs" | "json" | "group";
 
 export interface Field {
   /** Path below the request, as in a JSON pointer without its `#/`. */
@@ -43,6 +44,8 @@ export interface Field {
   high?: number;
   examples: readonly unknown[];
   fields: readonly Field[];
+  /** The methods that have it, where it is not all of them. */
+  methods?: readonly string[];
 }
 
 export interface Unit {
@@ -111,11 +114,12 @@ export function unitOf(field: Field, value: unknown): Unit | undefined {
 /** An integer's bound that only says how it is stored tells nobody anything. */
 const INT32_MAX = 2 ** 31 - 1;
 
-export function fieldOf(document: Document, name: string, given: Schema, prefix = ""): Field {
+export function fieldOf(document: Document, name: string, given: Schema, prefix = "", of?: readonly string[]): Field {
   const { schema, optional } = withoutNull(document, resolve(document, given));
   const items = schema.items && resolve(document, schema.items);
   const kind = kindOf(items ? { ...schema, items } : schema);
   const path = prefix + name;
+  const methods = schema["x-methods"] ?? of;
   return {
     path,
     name,
@@ -129,12 +133,21 @@ export function fieldOf(document: Document, name: string, given: Schema, prefix 
     ...(schema.minimum !== undefined && { low: schema.minimum }),
     ...(schema.maximum !== undefined && schema.maximum < INT32_MAX && { high: schema.maximum }),
     examples: schema.examples ?? [],
-    fields: kind === "group" ? fieldsOf(document, schema, `${path}/`) : [],
+    fields: kind === "group" ? fieldsOf(document, schema, `${path}/`, methods) : [],
+    ...(methods && { methods }),
   };
 }
 
-export function fieldsOf(document: Document, schema: Schema, prefix = ""): Field[] {
-  return Object.entries(schema.properties ?? {}).map(([name, one]) => fieldOf(document, name, one, prefix));
+export function fieldsOf(document: Document, schema: Schema, prefix = "", of?: readonly string[]): Field[] {
+  return Object.entries(schema.properties ?? {}).map(([name, one]) => fieldOf(document, name, one, prefix, of));
+}
+
+export const appliesTo = ({ methods }: Field, method: unknown): boolean => methods === undefined || methods.includes(String(method));
+
+/** Returns the values that a method has a use for. */
+export function valuesFor(method: unknown, fields: readonly Field[], values: Values): Values {
+  const others = new Set(fields.filter((field) => !appliesTo(field, method)).map(({ path }) => path));
+  return Object.fromEntries(Object.entries(values).filter(([path]) => !others.has(path)));
 }
 
 export interface Sections {
@@ -148,6 +161,10 @@ export interface Sections {
 const BASICS = ["method", "preset", "bits", "group_size", "sym"];
 const RESULT = ["targets", "formats", "evaluate", "evaluate_nf4"];
 const SPELLINGS = ["desc_act", "static_groups"];
+
+/** Returns all fields of a form, those of groups one by one. */
+export const allFields = (sections: Sections): Field[] =>
+  Object.values(sections as unknown as Record<string, Field[]>).flat().flatMap((field) => (field.kind === "group" ? field.fields : [field]));
 
 /** Sorts the request's fields: the document lists a method's options before `method` and what concerns the job after. */
 export function sectionsOf(document: Document): Sections {
@@ -173,6 +190,7 @@ export function readInput(field: Field, text: string): unknown {
   if (trimmed === "") return undefined;
   if (field.kind === "number") return Number.isFinite(Number(trimmed)) ? Number(trimmed) : trimmed;
   if (field.kind === "pairs") return readPairs(trimmed);
+  if (field.kind === "list") return trimmed.split(/[\s,]+/).filter(Boolean).map((one) => (Number.isFinite(Number(one)) ? Number(one) : one));
   if (field.kind === "json") {
     try {
       return JSON.parse(trimmed) as unknown;
@@ -192,6 +210,7 @@ export function writeInput(field: Field, value: unknown): string {
   if (value === undefined || value === null) return "";
   if (typeof value === "string") return value;
   if (field.kind === "pairs") return Object.entries(value as object).map(([key, one]) => `${key}:${String(one)}`).join(", ");
+  if (field.kind === "list") return (value as unknown[]).join(", ");
   return field.kind === "json" ? JSON.stringify(value) : String(value);
 }
 

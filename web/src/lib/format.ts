@@ -85,8 +85,8 @@ export function localOf(time: string): string {
 /** Returns the last second of a day where the reader is. */
 export const endOfDay = (day: string): string => new Date(`${day}T23:59:59`).toISOString();
 
-/** `desc_act_static` → `Desc act static`. */
+/** `desc_act_static` → `Desc act static`, `evaluate_nf4` → `Evaluate NF4`. */
 export function words(name: string): string {
-  const text = name.replaceAll("_", " ");
+  const text = name.replaceAll("_", " ").replace(/\bnf4\b/, "NF4");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

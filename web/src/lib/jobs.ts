@@ -1,5 +1,6 @@
 // What the page says about a job, read out of its spec.
 import type { Job } from "../api/types";
+import { bytes } from "./format";
 
 export type Spec = Record<string, unknown>;
 
@@ -18,9 +19,16 @@ export function methodName(method: unknown): string {
   return METHODS[String(method)] ?? String(method).toUpperCase();
 }
 
-/** Returns `GPTQ · 4 bits · groups of 64`. */
+/** Returns `4.5 bits per weight` or `1.2 GB`: what a budget leaves, which chooses bits and group sizes itself. */
+function limitOf(budget: Record<string, unknown>): string {
+  const limits = [budget["bits"] ? `${String(budget["bits"])} bits per weight` : "", budget["bytes"] ? bytes(Number(budget["bytes"])) : ""];
+  return limits.filter(Boolean).join(" and ");
+}
+
+/** Returns `GPTQ · 4 bits · groups of 64`, or `GPTQ · under 4.5 bits per weight`. */
 export function summaryOf(spec: Spec): string {
   const parts = [methodName(spec["method"])];
+  if (spec["budget"]) return [...parts, `under ${limitOf(spec["budget"] as Record<string, unknown>)}`].join(" · ");
   if (spec["bits"] !== undefined) parts.push(`${String(spec["bits"])} bits`);
   const group = Number(spec["group_size"]);
   if (group) parts.push(group < 0 ? "a scale per row" : `groups of ${group}`);

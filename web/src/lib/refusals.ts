@@ -1,5 +1,5 @@
 // Which field a refusal speaks of.
-interface Refusal extends Error {
+export interface Refusal extends Error {
   problem?: { errors?: readonly { pointer?: string | null; detail: string }[] };
 }
 

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import uPlot from "uplot";
 
 import { type Entry, letter, overlay, referencesOf } from "../lib/compare";
-import { bytes, duration, number, percentOf } from "../lib/format";
+import { bytes, duration, number, percent, percentOf } from "../lib/format";
 import { differences, shortModel } from "../lib/jobs";
 import { paretoFront } from "../lib/series";
 import { hrefTo } from "../router";
@@ -89,6 +89,17 @@ function drawPoints(plot: uPlot, points: readonly Point[], front: ReadonlySet<nu
   ctx.restore();
 }
 
+/** A running job says how far it is, a failed one why. */
+function State({ entry: { state, fraction, error } }: { entry: Entry }) {
+  const beside = state === "running" ? percent(fraction) : state === "failed" ? error : null;
+  return (
+    <span class="state-cell">
+      <StateBadge state={state} />
+      {beside && <small>{beside}</small>}
+    </span>
+  );
+}
+
 export function ResultTable({ entries }: { entries: readonly Entry[] }) {
   const { points } = pointsOf(entries);
   const best = new Set(paretoFront(points).map((at) => points[at]!.at));
@@ -108,7 +119,7 @@ export function ResultTable({ entries }: { entries: readonly Entry[] }) {
   const rows = entries.map((entry, at) => [
     <Mark at={at} />,
     <a href={hrefTo(`jobs/${entry.id}`)}>{entry.name}</a>,
-    <StateBadge state={entry.state} />,
+    <State entry={entry} />,
     entry.size === null ? "–" : bytes(entry.size),
     entry.perplexity === null ? "–" : number(entry.perplexity, 4),
     entry.kl === null ? "–" : number(entry.kl),
@@ -118,7 +129,7 @@ export function ResultTable({ entries }: { entries: readonly Entry[] }) {
     best.has(at) ? "not beaten" : "",
   ]);
   return (
-    <Card title="Results" class="flush-table">
+    <Card title="Results" class="flush-table results">
       <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "KL, nats", "Same top 1", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6, 7, 8]} rows={[...beside, ...rows]} />
       <Warnings texts={[...new Set(references.flatMap(({ missing }) => missing ?? []))]} />
     </Card>

@@ -7,7 +7,8 @@ import { type Entry, entriesOfBatch, entryOfJob } from "../lib/compare";
 import { plural } from "../lib/format";
 import { go, hrefTo, place } from "../router";
 import { useEvents, useResource } from "../state/resource";
-import { Empty, ErrorBox, Loading, PageHead } from "../ui/parts";
+import { Empty, ErrorBox, IconLink, Loading, PageHead } from "../ui/parts";
+import { BatchesCard } from "./batches-card";
 import { DifferenceCard, LossOverlay, ParetoCard, ResultTable } from "./compare-parts";
 import { loadLinears } from "./job-charts";
 import { JobRow } from "./job-row";
@@ -77,13 +78,16 @@ function Chooser({ chosen }: { chosen: readonly string[] }) {
   const fits = picked.size >= 2 && picked.size <= COMPARE_MAX;
   return (
     <>
-      <PageHead title="Compare" lead={`Choose 2 to ${COMPARE_MAX} finished jobs, or name a batch.`}>
+      <PageHead title="Compare" lead={`A batch, or 2 to ${COMPARE_MAX} finished jobs.`}>
+        <IconLink href={hrefTo("batch")} icon="plus">
+          New batch
+        </IconLink>
         <button type="button" class="button primary" disabled={!fits} onClick={() => go(hrefTo("compare", { job: [...picked] }))}>
           Compare {picked.size > 0 && picked.size}
         </button>
       </PageHead>
       {error && <ErrorBox error={error} />}
-      <BatchField />
+      <BatchesCard />
       {!data && !error && <Loading rows={4} />}
       {data && jobs.length === 0 && <Empty title="No job has finished yet." />}
       {jobs.length > 0 && (
@@ -99,22 +103,5 @@ function Chooser({ chosen }: { chosen: readonly string[] }) {
         </ul>
       )}
     </>
-  );
-}
-
-function BatchField() {
-  const submit = (event: SubmitEvent): void => {
-    event.preventDefault();
-    const id = String(new FormData(event.currentTarget as HTMLFormElement).get("batch")).trim();
-    if (id) go(hrefTo("compare", { batch: id }));
-  };
-  return (
-    <form class="batch-form" onSubmit={submit}>
-      <label class="field">
-        <span>Batch</span>
-        <input name="batch" placeholder="batch_…" autocomplete="off" spellcheck={false} data-search />
-      </label>
-      <button class="button">Show its table</button>
-    </form>
   );
 }

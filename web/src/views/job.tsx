@@ -13,6 +13,7 @@ import { announce } from "../state/notices";
 import { useEvents, useResource } from "../state/resource";
 import { Glyph } from "../ui/icons";
 import { Card, CopyButton, ErrorBox, Facts, IconLink, Loading, PageHead, Snippet, StateBadge, Warnings } from "../ui/parts";
+import { BudgetCard } from "./job-budget";
 import { LossCard, ResourceCards } from "./job-charts";
 import { EvaluationCard } from "./job-evaluation";
 import { FailureCard } from "./job-failure";
@@ -44,6 +45,7 @@ function Shown({ job, changed }: { job: Job; changed: () => void }) {
       {job.state === "succeeded" && <FilesCard job={job} changed={changed} />}
       {job.state === "succeeded" && <PublishCard job={job} />}
       {job.evaluation && <EvaluationCard evaluation={job.evaluation} />}
+      {job.spec["budget"] !== undefined && <BudgetCard job={job} />}
       <LossCard job={job} />
       <ResourceCards events={events} />
       {over && <ProgressCard job={job} events={events} />}

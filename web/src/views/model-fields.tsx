@@ -61,7 +61,7 @@ export function ModelFields({ model, known, refused, onChange }: Props) {
           </label>
         ))}
       </div>
-      {model.source === "path" && <Folders known={known} model={model} choose={set} />}
+      {model.source === "path" && <FolderList known={known} isChosen={({ root, path }) => model.root === root && model.path === path} choose={({ root, path }) => set({ root, path })} />}
       <div class="fields pair">
         {model.source === "hub" ? (
           <>
@@ -85,26 +85,25 @@ export function ModelFields({ model, known, refused, onChange }: Props) {
   );
 }
 
-interface FoldersProps {
+interface FolderListProps {
   known: ModelFolders;
-  model: Model;
-  choose: (changes: Partial<Model>) => void;
+  isChosen: (folder: ModelFolder) => boolean;
+  choose: (folder: ModelFolder) => void;
 }
 
-function Folders({ known, model, choose }: FoldersProps) {
+export function FolderList({ known, isChosen, choose }: FolderListProps) {
   if (known.data.length === 0)
     return (
       <p class="folders-none quiet">
         No model lies under the roots yet ({known.roots.join(", ") || "none is set"}). Put a folder with config.json, tokenizer and safetensors there, take one from the hub, or start with <code>bitmill up --demo-model</code> to try a small one.
       </p>
     );
-  const isChosen = ({ root, path }: ModelFolder): boolean => model.root === root && model.path === path;
   return (
     <>
       <ul class="folders" aria-label="Models of this service">
         {known.data.map((folder) => (
           <li key={`${folder.root}/${folder.path}`}>
-            <button type="button" aria-pressed={isChosen(folder)} onClick={() => choose({ root: folder.root, path: folder.path })}>
+            <button type="button" aria-pressed={isChosen(folder)} onClick={() => choose(folder)}>
               <b>{folder.path.split("/").at(-1)}</b>
               <small>
                 {folder.root}/{folder.path}, {folder.model_type}, {bytes(folder.bytes)}

@@ -1,20 +1,14 @@
 // What the service says of a job before it is one: whether it runs, what it needs, how large the result is.
-import { useEffect, useState } from "preact/hooks";
-
 import { RefusedError, api, body } from "../api/client";
 import type { Estimate, Inspection, Preflight } from "../api/types";
 import { bytes, duration, parameters, plural } from "../lib/format";
+import { type Asked, useAsked } from "../state/asked";
 import { Glyph } from "../ui/icons";
 import { Facts, Warnings } from "../ui/parts";
 
-const TYPING_MS = 350;
-
 type Facts_ = Inspection["facts"];
 
-export interface PreflightState {
-  checking: boolean;
-  answer: Preflight | undefined;
-  refusal: Error | undefined;
+export interface PreflightState extends Asked<Preflight> {
   facts: Facts_ | undefined;
 }
 
@@ -22,50 +16,17 @@ interface Question {
   model?: unknown;
 }
 
-/** Asks the service about the request, soon after it has changed. */
+const check = async (request: Question, signal: AbortSignal): Promise<Preflight> =>
+  (await body(api.POST("/v1/jobs", { body: request as never, params: { query: { validate_only: true } }, signal }))) as unknown as Preflight;
+
+const inspect = async (model: string, signal: AbortSignal): Promise<Facts_> =>
+  (await body(api.POST("/v1/models:inspect", { body: { model: JSON.parse(model) as never, configs: [] }, signal }))).facts;
+
+/** Asks the service about the request and, where the model is another one, about that. */
 export function usePreflight(request: Question | undefined): PreflightState {
-  const [state, setState] = useState<PreflightState>({ checking: false, answer: undefined, refusal: undefined, facts: undefined });
-  const model = JSON.stringify(request?.model ?? null);
-  useEffect(() => {
-    if (!request) {
-      setState((old) => ({ ...old, checking: false, answer: undefined, refusal: undefined }));
-      return undefined;
-    }
-    const abort = new AbortController();
-    setState((old) => ({ ...old, checking: true }));
-    const done = (changes: Partial<PreflightState>): void => {
-      if (!abort.signal.aborted) setState((old) => ({ ...old, checking: false, answer: undefined, refusal: undefined, ...changes }));
-    };
-    const timer = setTimeout(() => {
-      body(api.POST("/v1/jobs", { body: request as never, params: { query: { validate_only: true } }, signal: abort.signal })).then(
-        (answer) => done({ answer: answer as unknown as Preflight }),
-        (refusal: Error) => done({ refusal }),
-      );
-    }, TYPING_MS);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, [request]);
-  useEffect(() => {
-    const abort = new AbortController();
-    const put = (facts: Facts_ | undefined): void => {
-      if (!abort.signal.aborted) setState((old) => ({ ...old, facts }));
-    };
-    if (model === "null") put(undefined);
-    const timer = setTimeout(() => {
-      if (model === "null") return;
-      body(api.POST("/v1/models:inspect", { body: { model: JSON.parse(model) as never, configs: [] }, signal: abort.signal })).then(
-        ({ facts }) => put(facts),
-        () => put(undefined),
-      );
-    }, TYPING_MS);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, [model]);
-  return state;
+  const checked = useAsked(request, check);
+  const { answer } = useAsked(request?.model === undefined ? undefined : JSON.stringify(request.model), inspect);
+  return { ...checked, facts: answer };
 }
 
 interface PanelProps extends PreflightState {

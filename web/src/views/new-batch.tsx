@@ -1,0 +1,127 @@
+// The form of a batch: every combination of what varies on every model, one job each, checked while it is filled in.
+import { useEffect, useMemo, useState } from "preact/hooks";
+
+import { api, body } from "../api/client";
+import type { Batch, ModelFolders } from "../api/types";
+import { type BatchQuestion, configsOf, modelsOf, severalOf, variedOf } from "../lib/batch";
+import { type Document, type Field, type Sections, type Values, allFields, sectionsOf } from "../lib/fields";
+import { go, hrefTo } from "../router";
+import { announce, notify } from "../state/notices";
+import { useResource } from "../state/resource";
+import { FieldInput } from "../ui/field";
+import { ErrorBox, Loading, PageHead } from "../ui/parts";
+import { BatchPanel, useBatchPreflight } from "./batch-preflight";
+import { OptionCards } from "./job-options";
+import { loadDocument } from "./methods";
+import { FolderList } from "./model-fields";
+
+const VARIED = ["method", "bits", "group_size", "preset"];
+/** One repository cannot take several artifacts. */
+const NOT_HERE = ["publish_to"];
+
+export function NewBatchView() {
+  const { data, error, reload } = useResource("new batch", async (signal) => {
+    const [document, known] = await Promise.all([loadDocument(), body(api.GET("/v1/models", { signal }))]);
+    return { document, known };
+  });
+  return (
+    <>
+      <PageHead title="New batch" lead="Every combination below becomes a job; one table compares them.">
+        <a class="button" href={hrefTo("new")}>
+          One job
+        </a>
+      </PageHead>
+      {error && <ErrorBox error={error} retry={reload} />}
+      {data ? <Form {...data} /> : !error && <Loading rows={6} />}
+    </>
+  );
+}
+
+/** Returns the fields that have several values here, and what is left for all jobs. */
+function partsOf(document: Document): { varied: Field[]; shared: Sections } {
+  const sections = sectionsOf(document);
+  const named = (field: Field): boolean => VARIED.includes(field.name);
+  const varied = VARIED.flatMap((name) => sections.basics.filter((field) => field.name === name)).map(severalOf);
+  return { varied, shared: { ...sections, basics: sections.basics.filter((field) => !named(field)), job: sections.job.filter(({ name }) => !NOT_HERE.includes(name)) } };
+}
+
+function Form({ document, known }: { document: Document; known: ModelFolders }) {
+  const { varied, shared } = useMemo(() => partsOf(document), [document]);
+  const [name, setName] = useState("");
+  const [models, setModels] = useState({ folders: [] as readonly string[], hub: "" });
+  const [several, setSeveral] = useState<Values>({});
+  const [values, setValues] = useState<Values>({ evaluate: true });
+  const [sending, setSending] = useState(false);
+  const [failed, setFailed] = useState<Error>();
+  const chosen = variedOf(varied, several);
+  const request = useMemo<BatchQuestion>(
+    () => ({ name, models: modelsOf(known.data, models.folders, models.hub), configs: configsOf([...varied, ...allFields(shared)], values, chosen) }),
+    [name, models, several, values],
+  );
+  const key = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), [request]);
+  const ready = request.models.length > 0 && request.configs.length > 0;
+  const preflight = useBatchPreflight(ready ? request : undefined);
+  useEffect(() => setFailed(undefined), [request]);
+  const submit = async (event: Event): Promise<void> => {
+    event.preventDefault();
+    setSending(true);
+    try {
+      const batch = (await body(api.POST("/v1/batches", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Batch;
+      notify("Submitted");
+      go(hrefTo("compare", { batch: batch.id }));
+    } catch (error) {
+      setFailed(error as Error);
+      announce((error as Error).message);
+      setSending(false);
+    }
+  };
+  return (
+    <form class="new-job-form" onSubmit={(event) => void submit(event)} noValidate>
+      <div class="form-main">
+        <fieldset class="card form-section">
+          <legend>Models</legend>
+          <ModelChoice known={known} {...models} onChange={setModels} />
+        </fieldset>
+        <fieldset class="card form-section">
+          <legend>What varies</legend>
+          <div class="fields">
+            {varied.map((field) => (
+              <FieldInput key={field.path} field={field} values={several} refused={undefined} onChange={setSeveral} />
+            ))}
+          </div>
+        </fieldset>
+        <OptionCards title="The same for all" sections={shared} methods={chosen["method"] ?? []} values={values} refusals={{}} onChange={setValues} />
+        <fieldset class="card form-section">
+          <legend>Name</legend>
+          <label class="field">
+            <span>Name of the batch</span>
+            <input name="batch-name" maxLength={200} placeholder="bits against group size" autocomplete="off" value={name} onInput={(event) => setName(event.currentTarget.value)} />
+            <small>As it is listed under Compare.</small>
+          </label>
+        </fieldset>
+      </div>
+      <BatchPanel {...preflight} refusal={failed ?? preflight.refusal} request={request} sending={sending} ready={ready} />
+    </form>
+  );
+}
+
+interface ModelChoiceProps {
+  known: ModelFolders;
+  folders: readonly string[];
+  hub: string;
+  onChange: (models: { folders: readonly string[]; hub: string }) => void;
+}
+
+function ModelChoice({ known, folders, hub, onChange }: ModelChoiceProps) {
+  const toggle = (id: string): void => onChange({ folders: folders.includes(id) ? folders.filter((one) => one !== id) : [...folders, id], hub });
+  return (
+    <>
+      <FolderList known={known} isChosen={(folder) => folders.includes(`${folder.root}/${folder.path}`)} choose={({ root, path }) => toggle(`${root}/${path}`)} />
+      <label class="field after-folders">
+        <span>Hub ids</span>
+        <input name="hub" placeholder="HuggingFaceTB/SmolLM2-135M-Instruct" autocomplete="off" spellcheck={false} value={hub} onInput={(event) => onChange({ folders, hub: event.currentTarget.value })} />
+        <small>Several with commas between them; owner/name, or owner/name@revision. Fetched by the worker.</small>
+      </label>
+    </>
+  );
+}
