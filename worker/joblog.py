@@ -40,7 +40,7 @@ class JobLog:
         self._lines: deque[LogLine] = deque(maxlen=LINES_WAITING)
         self._count = 0
 
-    def add(self, source: Source, text: str, level: Level = "info", **fields: str | int | None) -> None:
+    def add(self, source: Source, text: str, level: Level = "info", **fields: str | float | None) -> None:
         """Adds a line."""
         cleaned = {name: self._clean(value) if isinstance(value, str) else value for name, value in fields.items()}
         text = self._clean(text)

@@ -16,6 +16,7 @@ from core.events import (
     Event,
     LinearQuantized,
     RunStarted,
+    StageAdvanced,
     StageStarted,
     WarningRaised,
     event_from_dict,
@@ -28,6 +29,7 @@ from worker.lease import Lease
 from worker.protocol import EngineEvent, Tick
 
 ENGINE_STAGES = tuple(EngineStage)
+DECIMALS = 4
 
 
 class Observer:
@@ -64,8 +66,19 @@ class Observer:
             self._progress = replace(self._progress, rss_bytes=line.rss_bytes)
             return
         event = event_from_dict(line.event)
+        self._tell(event)
         self._note(event)
         self._show(self._estimator.update(event))
+
+    def _tell(self, event: Event) -> None:
+        """Adds a line to the log that the job's owner reads; linears have rows of their own."""
+        if isinstance(event, LinearQuantized | StageAdvanced):
+            return
+        log = self._lease.journal.log
+        if isinstance(event, WarningRaised):
+            log.add("child", event.message, "warning", code=event.code)
+        else:
+            log.add("child", event.kind, **_told(event))
 
     def _note(self, event: Event) -> None:
         journal = self._lease.journal
@@ -116,6 +129,12 @@ class Observer:
             eta_at=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
         )
         self._lease.advance(self._progress)
+
+
+def _told(event: Event) -> dict[str, str | int | float]:
+    """Returns what a line of the log says of an event: its plain values."""
+    values = {name: value for name, value in _payload(event).items() if isinstance(value, str | int | float)}
+    return {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _payload(event: Event) -> dict[str, Any]:

@@ -62,8 +62,25 @@ def test_a_jobs_log_tells_what_its_child_printed(bench: Bench):
         lines = repository.list_log_lines(job_id, 100)
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
     texts = [(line.source, line.text) for line in lines]
-    assert texts[:2] == [("worker", "attempt_started"), ("worker", "child_started")]
+    assert texts[:3] == [("worker", "attempt_started"), ("worker", "child_started"), ("child", "stage_started")]
     assert ("child", "something went wrong in a library") in texts
     assert lines[-1].text == "attempt_failed"
     assert lines[-1].fields["code"]
     assert str(bench.services.settings.data_dir) not in "".join(line.text for line in lines)
+
+
+def test_a_jobs_log_follows_its_run(bench: Bench):
+    """Stages and blocks with their figures, warnings as what they say; what is a row elsewhere is no line here."""
+    job_id = bench.submit().id
+    bench.work()
+    with bench.services.database.reading() as repository:
+        lines = repository.list_log_lines(job_id, 1000)
+        events = repository.list_events(job_id)
+    stages = [line.fields["stage"] for line in lines if line.text == "stage_started"]
+    assert stages[0] == "preflight"
+    assert "quantizing" in stages
+    blocks = [line.fields for line in lines if line.text == "block_quantized"]
+    recorded = [event.payload for event in events if event.kind == "block_quantized"]
+    assert [block["block"] for block in blocks] == [payload["block"] for payload in recorded]
+    assert [block["sha256"] for block in blocks] == [payload["sha256"] for payload in recorded]
+    assert not any(line.text == "linear_quantized" for line in lines)

@@ -129,7 +129,7 @@ export function ResultTable({ entries }: { entries: readonly Entry[] }) {
     best.has(at) ? "not beaten" : "",
   ]);
   return (
-    <Card title="Results" class="flush-table results">
+    <Card title="Results" class="flush-table">
       <DataTable label="Results" head={["Mark", "Job", "State", "Size", "Perplexity", "KL, nats", "Same top 1", "Mean relative loss", "Time", "Front"]} numeric={[3, 4, 5, 6, 7, 8]} rows={[...beside, ...rows]} />
       <Warnings texts={[...new Set(references.flatMap(({ missing }) => missing ?? []))]} />
     </Card>

@@ -23,6 +23,7 @@ export function FailureCard({ job }: { job: Job }) {
   const { data } = useResource(key, (signal) => body(api.GET("/v1/jobs/{job_id}/logs", { params: { path, query: { tail: LAST_LINES } }, signal })));
   const { error } = job;
   const place = where(job);
+  const again = error?.retryable !== false;
   return (
     <section class="card failure" aria-labelledby="failure-title">
       <div class="failure-head">
@@ -38,13 +39,13 @@ export function FailureCard({ job }: { job: Job }) {
       <div class="remedy">
         <h3>What to do</h3>
         <p>{error?.hint || "Look at the last lines below. A retry goes on behind the last finished block."}</p>
-        {error && !error.retryable && <p class="quiet">The same would happen again: change what is named above, then submit a copy.</p>}
+        {!again && <p class="quiet">The same would happen again: change what is named above, then submit a copy.</p>}
         <div class="actions">
-          <button type="button" class="button" onClick={() => void retryJob(job)}>
+          <button type="button" class={`button ${again ? "primary" : ""}`} onClick={() => void retryJob(job)}>
             <Glyph name="retry" />
             Retry as it is
           </button>
-          <IconLink href={hrefTo("new", { from: job.id })} icon="clone">
+          <IconLink href={hrefTo("new", { from: job.id })} icon="clone" primary={!again}>
             Change and submit a copy
           </IconLink>
         </div>

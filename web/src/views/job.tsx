@@ -85,7 +85,7 @@ function Head({ job }: { job: Job }) {
         </button>
       )}
       {canRetry(job) && (
-        <button type="button" class={`button ${job.error?.retryable === false ? "" : "primary"}`} onClick={() => void retryJob(job)}>
+        <button type="button" class={`button ${job.state === "failed" ? "" : "primary"}`} onClick={() => void retryJob(job)}>
           <Glyph name="retry" />
           Retry
         </button>
