@@ -49,6 +49,12 @@ def test_it_works_behind_a_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             page.get_by_role("link", name="New job").click()
             page.get_by_role("heading", name="New job", level=1).wait_for()
             page.get_by_label("Bits").or_(page.get_by_text("Bits per weight.")).first.wait_for()
+            page.get_by_role("link", name="Several at once").click()
+            page.get_by_label("Models of this service").get_by_role("button", name="tiny ").click()
+            page.locator("[data-path=group_size] input").fill("16, 32")
+            page.get_by_role("heading", name="Ready to run").wait_for()
+            page.get_by_role("button", name="Submit 2 jobs").click()
+            page.get_by_text("2 jobs").wait_for()
             links: list[str] = page.locator("a").evaluate_all("(links) => links.map((link) => link.href)")
             assert all(f"{PREFIX}/" in link for link in links)
 
