@@ -78,7 +78,7 @@ class Observer:
         if isinstance(event, WarningRaised):
             log.add("child", event.message, "warning", code=event.code)
         else:
-            log.add("child", event.kind, **_told(event))
+            log.add("child", event.kind, "info", **_told(event))
 
     def _note(self, event: Event) -> None:
         journal = self._lease.journal
