@@ -11,6 +11,7 @@ float weights on the quantized model's inputs. The walk goes on with the first v
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections import defaultdict
@@ -32,6 +33,7 @@ from core.quantizers.block import BlockWalk, block_batches
 from core.quantizers.gptq import GPTQQuantizer, PreparedInputs
 from core.solver.hessian import InputStatistics
 from core.solver.loss import TargetLoss, quadratic_loss
+from core.solver.target import wanted_change
 from store.settings import settings_from_env
 
 CALIBRATION = CalibrationConfig(samples=32, seq_len=512, seed=0)
@@ -83,7 +85,8 @@ class _Compared(BaseQuantizer[tuple[InputStatistics, list[PreparedInputs | None]
         prepared = []
         for name, quantizer in self._quantizers.items():
             started = time.process_time()
-            prepared.append(quantizer.prepare(statistics))
+            # What a set is prepared from becomes the quantizer's.
+            prepared.append(quantizer.prepare(copy.deepcopy(statistics)))
             self.seconds[name] += time.process_time() - started
         return statistics, prepared
 
@@ -94,12 +97,13 @@ class _Compared(BaseQuantizer[tuple[InputStatistics, list[PreparedInputs | None]
         judges = statistics.held_out or statistics
         W_OI = W_OI.float()
         energy = quadratic_loss(W_OI, judges.hessian_II)
+        wanted_OI = None if judges.mismatch is None else wanted_change(W_OI, judges.mismatch, alpha=1.0, beta=0.0)
         solved, losses = {}, {}
         for (name, quantizer), inputs in zip(self._quantizers.items(), each, strict=True):
             started = time.process_time()
             solved[name] = quantizer.convert(W_OI, inputs)
             self.seconds[name] += time.process_time() - started
-            losses[name] = TargetLoss(W_OI, judges, 1.0).of(solved[name].weight.dequantize()) / energy
+            losses[name] = TargetLoss(W_OI, judges.hessian_II, wanted_OI).of(solved[name].weight.dequantize()) / energy
         self.solved.append(losses)
         return next(iter(solved.values()))
 

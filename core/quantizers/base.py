@@ -80,9 +80,12 @@ class BaseQuantizer(ABC, Generic[Prepared]):
         statistics is None for a linear that no calibration token reached. Raises NumericalError.
         """
 
+    def serve_last(self, prepared: Prepared) -> None:
+        """Is told before the last `convert` from what was prepared: that may use it up."""
+
     @abstractmethod
     def convert(self, W_OI: torch.Tensor, prepared: Prepared) -> SolvedLinear:
-        """Quantizes one weight, float [O, I], which is not changed."""
+        """Quantizes one weight, float [O, I], which is not changed. Raises NumericalError."""
 
     def channel_exponents(
         self,

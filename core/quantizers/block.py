@@ -7,7 +7,9 @@ linears with their quantized weights, so that everything behind them sees what a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -138,13 +140,15 @@ class BlockWalk:
         task.folding = Folding(block=block, folds=self._folds(block, task, sets, runs[0]), solved=task.solved)
         if self.quantizer.true_sequential:
             streams = self._streams(block, task.linears, runs[0])
+            # What a linear is to make up for in its stream is its own.
+            shared = {rank: first for rank, first in discovery.shared.items() if not streams.keys() & {*sets[rank]}}
+            task.share(sets, shared)
             suspended = SuspendedBlock(task.linears, sets, task.make_collector, task.solve_set, streams)
             conduct = Conduct(
                 suspended=self._admitted(task.linears, sets, batches, runs[0]),
                 keep=self.activations.keep,
                 outputs=outputs,
-                # What a linear is to make up for in its stream is its own.
-                shared={rank: first for rank, first in discovery.shared.items() if not streams.keys() & {*sets[rank]}},
+                shared=shared,
             )
             return task.result(suspended.run(runs, conduct))
         collected, beside = collect_without_suspending(task.linears, sets, task.make_collector, runs)
@@ -234,6 +238,8 @@ class _BlockTask:
     solved: dict[str, SolvedLinear] = field(default_factory=dict)
     folding: Folding | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
+    _source_of: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    _uses: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _prepared: WeakKeyDictionary[Accumulator, dict[BaseQuantizer[Any], Any]] = field(default_factory=WeakKeyDictionary)
     _last_beat: float = field(default_factory=time.perf_counter)
 
@@ -250,6 +256,11 @@ class _BlockTask:
             run_float=partial(run, hidden.float_states) if hidden.has_float_path else None,
         )
 
+    def share(self, sets: InputSets, shared: Mapping[int, int]) -> None:
+        """Takes note of the sets that an earlier one's statistics serve, see Conduct."""
+        self._source_of = {sets[rank]: sets[first] for rank, first in shared.items()}
+        self._uses = Counter(self._source_of.get(names, names) for names in sets)
+
     def make_collector(self, in_features: int, device: torch.device) -> Accumulator:
         return (HeldOutAccumulator if self.walk.quantizer.holds_out else HessianAccumulator)(in_features, device)
 
@@ -257,9 +268,13 @@ class _BlockTask:
         with span(Work.HESSIAN):
             statistics = None if collector is None else collector.finish()
         known = {} if collector is None else self._prepared.setdefault(collector, {})
-        for quantizer in dict.fromkeys(self.quantizers[name] for name in names):
+        source = self._source_of.get(names, names)
+        self._uses[source] -= 1
+        quantizers = [*dict.fromkeys(self.quantizers[name] for name in names)]
+        for quantizer in quantizers:
             alike = [name for name in names if self.quantizers[name] is quantizer]
-            self._solve_alike(quantizer, alike, statistics, known)
+            last = self._uses[source] <= 0 and quantizer is quantizers[-1]
+            self._solve_alike(quantizer, alike, statistics, known, last=last)
 
     def _solve_alike(
         self,
@@ -267,22 +282,31 @@ class _BlockTask:
         names: Sequence[str],
         statistics: InputStatistics | None,
         known: dict[BaseQuantizer[Any], Any],
+        *,
+        last: bool,
     ) -> None:
-        """Solves the linears of one input set that share their options; known: what an earlier set prepared."""
+        """Solves the linears of one input set that share their options; known: what an earlier set prepared.
+
+        last: whether the statistics serve no linear behind these.
+        """
         started = time.perf_counter()
         quantizer.beat = self._beat
         weights = {name: linear_weight(self.linears[name]) for name in names}
         scales = self._channel_scales(quantizer, weights, statistics)
         if scales is not None and statistics is not None:
             statistics = scales.statistics(statistics)
-        prepared = known.get(quantizer)
-        if prepared is None or scales is not None:
-            prepared = known[quantizer] = self._prepare(quantizer, names, statistics)
+        with self._naming(names):
+            prepared = known.get(quantizer)
+            if prepared is None or scales is not None:
+                prepared = known[quantizer] = quantizer.prepare(statistics)
         preparing = (time.perf_counter() - started) / len(names)
         for name in names:
             self._stop_if_asked()
             started = time.perf_counter()
-            solved = quantizer.convert(weights[name] if scales is None else scales.into(weights[name]), prepared)
+            if last and name == names[-1]:
+                quantizer.serve_last(prepared)
+            with self._naming(names):
+                solved = quantizer.convert(weights[name] if scales is None else scales.into(weights[name]), prepared)
             W_hat_OI = solved.weight.dequantize()
             if scales is not None:
                 W_hat_OI, solved = scales.out_of(W_hat_OI), replace(solved, channel_alpha=scales.alpha)
@@ -303,11 +327,11 @@ class _BlockTask:
             return None
         return self.folding.choose(quantizer, [*weights], [weight.float() for weight in weights.values()], statistics)
 
-    def _prepare(  # what it returns is the quantizer's own
-        self, quantizer: BaseQuantizer[Any], names: Sequence[str], statistics: InputStatistics | None
-    ) -> Any:  # noqa: ANN401 - see above
+    @contextmanager
+    def _naming(self, names: Sequence[str]) -> Iterator[None]:
+        """Names the block and the linears in errors of numerics."""
         try:
-            return quantizer.prepare(statistics)
+            yield
         except NumericalError as error:
             raise NumericalError(f"block {self.index} {', '.join(names)}", error.detail) from error
 

@@ -65,14 +65,14 @@ def quantize_outer(task: OuterTask, W_OI: torch.Tensor, statistics: InputStatist
     started = time.perf_counter()
     rows = max(1, task.tile_elements // W_OI.shape[1])
     task.quantizer.beat = task.beat
+    tiles = []
     try:
         prepared = task.quantizer.prepare(statistics)
+        for tile_OI in torch.split(W_OI, rows):
+            task.beat()
+            tiles.append(task.quantizer.convert(tile_OI, prepared))
     except NumericalError as error:
         raise NumericalError(task.name, error.detail) from error
-    tiles = []
-    for tile_OI in torch.split(W_OI, rows):
-        task.beat()
-        tiles.append(task.quantizer.convert(tile_OI, prepared))
     solved = _joined(task.name, tiles)
     seconds = time.perf_counter() - started
     task.on_event(linear_event(task.index, task.name, solved, seconds))

@@ -3,7 +3,9 @@
 With J the reversal of rows and columns, J(H+λI)J = MMᵀ (M lower) gives U = J M⁻¹ J: one factorization and one
 triangular inverse, where factorizing the inverse takes twice the work and loses more digits. Both are done at once by
 halves: with A = [[B, ·], [C, D]] and X the inverse factor of B, Y = C Xᵀ is the factor's lower left part, D - YYᵀ what
-is left to factorize, to Z, and the inverse factor is [[X, 0], [-Z Y X, Z]]. Nearly all of it is matrix products.
+is left to factorize, to Z, and the inverse factor is [[X, 0], [-Z Y X, Z]]. Nearly all of it is matrix products. Each
+part takes the place of the one that it is made of, since the widest linear's matrices are large: what is needed beside
+A is three quarters of it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ LARGEST_DAMP_PERCENT = 1.0
 # Up to this width the library's own factorization is as fast as products are.
 LEAF = 192
 ALIGNED = 64
+ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,41 +62,58 @@ def factorize(H_II: torch.Tensor, damp_percent: float, inputs_I: torch.Tensor | 
     raise NumericalError("hessian", f"The Hessian could not be factorized ({'; '.join(steps)}).")
 
 
-def inverse_factor(A_II: torch.Tensor) -> torch.Tensor | None:
-    """Returns L⁻¹ with A = LLᵀ, L lower; None where A is not positive definite in its dtype."""
+def invert_factor(A_II: torch.Tensor) -> bool:
+    """Overwrites A by L⁻¹ with A = LLᵀ, L lower; False where A is not positive definite in its dtype, and is lost."""
     width = A_II.shape[0]
     if width <= LEAF:
         L_II, info = torch.linalg.cholesky_ex(A_II)
         identity_II = torch.eye(width, dtype=A_II.dtype, device=A_II.device)
-        return None if int(info) else torch.linalg.solve_triangular(L_II, identity_II, upper=False)
+        A_II.copy_(torch.linalg.solve_triangular(L_II, identity_II, upper=False))
+        return not int(info)
     half = -(-width // (2 * ALIGNED)) * ALIGNED
-    first = inverse_factor(A_II[:half, :half])
-    if first is None:
-        return None
-    below = times_transposed(A_II[half:, :half], first, Work.FACTORIZATION)
-    second = inverse_factor(A_II[half:, half:] - times_transposed(below, below, Work.FACTORIZATION))
-    if second is None:
-        return None
-    inverse_II = torch.zeros_like(A_II)
-    inverse_II[:half, :half] = first
-    inverse_II[half:, half:] = second
-    crossed = times_transposed(below, first.T, Work.FACTORIZATION)
-    inverse_II[half:, :half] = times_transposed(second, crossed.T, Work.FACTORIZATION).neg_()
-    return inverse_II
+    first, below, second = A_II[:half, :half], A_II[half:, :half], A_II[half:, half:]
+    if not invert_factor(first):
+        return False
+    factor = times_transposed(below, first, Work.FACTORIZATION)
+    second -= times_transposed(factor, factor, Work.FACTORIZATION)
+    if not invert_factor(second):
+        return False
+    crossed = times_transposed(first.T, factor, Work.FACTORIZATION)
+    del factor
+    below.copy_(times_transposed(second, crossed, Work.FACTORIZATION).neg_())
+    A_II[:half, half:] = 0
+    return True
 
 
 def _reversed(H_II: torch.Tensor, order_I: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Returns J H J in an order of its inputs, in memory of its own."""
     reversed_I = order_I.flip(0)
-    return H_II[reversed_I][:, reversed_I].to(dtype)
+    reversed_II = torch.empty_like(H_II, dtype=dtype)
+    for rows in torch.split(torch.arange(len(reversed_I), device=H_II.device), ROWS_AT_ONCE):
+        reversed_II[rows] = H_II[reversed_I[rows]][:, reversed_I].to(dtype)
+    return reversed_II
 
 
 def _try_factor(damped_II: torch.Tensor, damp: float, mean_diagonal: float) -> torch.Tensor | None:
-    """Returns U from J H J, which is overwritten: the widest linear's matrices are large."""
+    """Returns U from J H J, which is overwritten."""
     diagonal_I = damped_II.diagonal()
     diagonal_I[diagonal_I == 0] = mean_diagonal if mean_diagonal > 0 else 1.0
     diagonal_I += damp
-    inverse_II = inverse_factor(damped_II)
-    if inverse_II is None or not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(inverse_II)):
+    if not invert_factor(damped_II) or not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(damped_II)):
         return None
-    return inverse_II.flip(0, 1).float().contiguous()
+    _reverse(damped_II)
+    return damped_II.float()
+
+
+def _reverse(A_II: torch.Tensor) -> None:
+    """Turns A into J A J in its place: the rows of one end against those of the other, each the other way round."""
+    width = A_II.shape[0]
+    for start in range(0, width // 2, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, width // 2)
+        upper, lower = A_II[start:stop], A_II[width - stop : width - start]
+        turned = upper.flip(0, 1)
+        upper.copy_(lower.flip(0, 1))
+        lower.copy_(turned)
+    if width % 2:
+        middle = A_II[width // 2]
+        middle.copy_(middle.flip(0))

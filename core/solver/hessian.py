@@ -9,23 +9,48 @@ from dataclasses import dataclass
 
 import torch
 
+from core.solver.factor import invert_factor
 from core.solver.products import FloatRows, PackedRows, rows_of
 
 MIRROR_COLUMNS = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
     """What the inputs have to do with the float model's, over the tokens for which both are known.
 
-    cross_II: mean of x0 xᵀ with x0 the float model's input. hessian_II: mean of x xᵀ over the same tokens. drift_OI:
-    mean of (r0 - r) xᵀ, r0 and r the residual streams that the linear's output is added to; None where it is added to
-    none, or where nothing was noted of them.
+    difference_II: mean of x (x0 - x)ᵀ, with x0 the float model's input. drift_OI: mean of (r0 - r) xᵀ, r0 and r the
+    residual streams that the linear's output is added to; None where it is added to none, or where nothing was noted
+    of them. It owns its matrices, since the widest linear's are large: whoever is done with them lets them go.
     """
 
-    cross_II: torch.Tensor  # noqa: N815 - shapes live in names
-    hessian_II: torch.Tensor  # noqa: N815
-    drift_OI: torch.Tensor | None = None  # noqa: N815
+    def __init__(
+        self, difference_II: torch.Tensor, hessian_II: torch.Tensor, drift_OI: torch.Tensor | None = None
+    ) -> None:
+        """hessian_II: mean of x xᵀ over the same tokens; its memory becomes that of the factor."""
+        self.difference_II = difference_II
+        self.drift_OI = drift_OI
+        self._matrix_II = hessian_II
+        self._damp: float | None = None
+        self._is_positive = False
+
+    def inverse_factor(self, damp: float) -> torch.Tensor | None:
+        """Returns V, lower, with VᵀV = (H+λI)⁻¹; None where that has no Cholesky factor.
+
+        damp is λ as a fraction of the mean of H's diagonal, and always the same one: ValueError on another.
+        """
+        if self._damp is None:
+            self._damp = damp
+            diagonal_I = self._matrix_II.diagonal()
+            diagonal_I += damp * float(diagonal_I.mean())
+            self._is_positive = invert_factor(self._matrix_II)
+        if damp != self._damp:
+            raise ValueError(f"the Hessian was factorized under {self._damp:g} already")
+        return self._matrix_II if self._is_positive else None
+
+    def release(self) -> None:
+        """Lets go of everything."""
+        empty = self.difference_II.new_empty(0)
+        self.difference_II, self._matrix_II, self.drift_OI = empty, empty, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +71,13 @@ class InputStatistics:
 
 
 class HessianAccumulator:
-    """Collects the inputs of one input set; holds two or three I x I matrices and nothing of the inputs themselves."""
+    """Collects the inputs of one input set; holds one or three I x I matrices and nothing of the inputs themselves."""
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         """Starts at zero."""
         self._alone = _Sum(in_features, device)
         self._paired: _Sum | None = None
-        self._cross_II: torch.Tensor | None = None
+        self._crossed_II: torch.Tensor | None = None
         self._drift_OI: torch.Tensor | None = None
         self._dropped_rows = 0
         self._finished: InputStatistics | None = None
@@ -74,12 +99,12 @@ class HessianAccumulator:
         if float_X is None:
             self._alone.add(rows, X_NI.shape[0])
             return
-        if self._paired is None or self._cross_II is None:
+        if self._paired is None or self._crossed_II is None:
             self._paired = _Sum(X_NI.shape[1], X_NI.device)
-            self._cross_II = torch.zeros_like(self._paired.upper_II)
+            self._crossed_II = torch.zeros_like(self._paired.upper_II)
         self._paired.add(rows, X_NI.shape[0])
         float_NI = float_X.reshape(-1, float_X.shape[-1])
-        rows.add_cross(self._cross_II, float_NI if kept_N is None else float_NI[kept_N])
+        rows.add_crossed(self._crossed_II, float_NI if kept_N is None else float_NI[kept_N])
         if drift is not None:
             drift_NO = drift.reshape(-1, drift.shape[-1])
             self._add_drift(rows, drift_NO if kept_N is None else drift_NO[kept_N], X_NI.shape[1])
@@ -91,15 +116,7 @@ class HessianAccumulator:
         return self._finished
 
     def _finish(self) -> InputStatistics:
-        mismatch = None
-        if self._paired is not None and self._cross_II is not None:
-            self._alone.take(self._paired)
-            tokens = max(self._paired.tokens, 1)
-            mismatch = Mismatch(
-                cross_II=self._cross_II.div_(tokens),
-                hessian_II=self._paired.mean(),
-                drift_OI=None if self._drift_OI is None else self._drift_OI.div_(tokens),
-            )
+        mismatch = self._mismatch()
         hessian_II = self._alone.mean()
         return InputStatistics(
             hessian_II=hessian_II,
@@ -107,6 +124,21 @@ class HessianAccumulator:
             dead_inputs=int((hessian_II.diagonal() == 0).sum()),
             dropped_rows=self._dropped_rows,
             mismatch=mismatch,
+        )
+
+    def _mismatch(self) -> Mismatch | None:
+        """Adds what was paired to the rest, and hands its memory over; None where nothing was."""
+        paired, crossed_II, drift_OI = self._paired, self._crossed_II, self._drift_OI
+        if paired is None or crossed_II is None:
+            return None
+        self._paired = self._crossed_II = self._drift_OI = None
+        self._alone.take(paired)
+        tokens = max(paired.tokens, 1)
+        hessian_II = paired.mean()
+        return Mismatch(
+            difference_II=crossed_II.div_(tokens).sub_(hessian_II),
+            hessian_II=hessian_II,
+            drift_OI=None if drift_OI is None else drift_OI.div_(tokens),
         )
 
     def _add_drift(self, rows: FloatRows | PackedRows, drift_NO: torch.Tensor, in_features: int) -> None:

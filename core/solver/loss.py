@@ -6,7 +6,6 @@ import torch
 
 from core.matmul import times_transposed
 from core.profile import Work, span
-from core.solver.hessian import InputStatistics
 
 
 @span(Work.LOSS)
@@ -19,22 +18,14 @@ class TargetLoss:
     """The mean squared distance of W_hat x from (1-alpha) W x + alpha W x0 + beta (r0 - r), less a constant.
 
     x0 is the float model's input of the same token, r0 - r how far the residual stream has drifted there. With
-    D = W_hat - W, G = mean of x0 xᵀ and R = mean of (r0 - r) xᵀ that is tr(D H Dᵀ) - 2 tr(D (alpha W (G-H) + beta R)ᵀ),
-    less what W_hat cannot change; it may be negative. Without a float path it is the quadratic loss.
+    D = W_hat - W and A what `core.solver.target.wanted_change` finds, that is tr(D H Dᵀ) - 2 tr(D Aᵀ), less what W_hat
+    cannot change; it may be negative. Without a float path it is the quadratic loss.
     """
 
-    def __init__(self, W_OI: torch.Tensor, inputs: InputStatistics, alpha: float, beta: float = 0.0) -> None:
-        """Finds what is wanted of any W_hat once."""
+    def __init__(self, W_OI: torch.Tensor, H_II: torch.Tensor, wanted_OI: torch.Tensor | None) -> None:
         self._W_OI = W_OI
-        self._H_II = inputs.hessian_II
-        self._wanted_OI: torch.Tensor | None = None
-        mismatch = inputs.mismatch
-        if mismatch is not None:
-            with span(Work.LOSS):
-                drift_II = mismatch.cross_II - mismatch.hessian_II
-                self._wanted_OI = alpha * times_transposed(W_OI, drift_II.T, Work.LOSS)
-                if mismatch.drift_OI is not None:
-                    self._wanted_OI += beta * mismatch.drift_OI
+        self._H_II = H_II
+        self._wanted_OI = wanted_OI
 
     def of(self, W_hat_OI: torch.Tensor) -> float:
         """Returns the loss of a solved weight."""

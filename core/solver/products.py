@@ -33,10 +33,15 @@ class FloatRows:
             stop = start + BLOCK_COLUMNS
             upper_II[start:stop, start:].addmm_(self.X_NI[:, start:stop].T, self.X_NI[:, start:])
 
-    def add_cross(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
+    def add_cross(self, sum_JI: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """Adds the product of other rows of the same tokens with these: otherᵀ X."""
+        _count_cross(other_NJ.shape[0], sum_JI, "float32")
+        sum_JI.addmm_(other_NJ.float().T, self.X_NI)
+
+    def add_crossed(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
+        """Adds the same transposed: Xᵀ other."""
         _count_cross(other_NJ.shape[0], sum_IJ, "float32")
-        sum_IJ.addmm_(other_NJ.float().T, self.X_NI)
+        sum_IJ.addmm_(self.X_NI.T, other_NJ.float())
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,21 @@ class PackedRows:
         for chunk in self.chunks:
             bfloat16_kernels.add_products(upper_II, chunk, chunk, upper=True)
 
-    def add_cross(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
+    def add_cross(self, sum_JI: torch.Tensor, other_NJ: torch.Tensor) -> None:
+        """See FloatRows."""
+        _count_cross(self.tokens, sum_JI, "bfloat16")
+        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+
+        for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
+            bfloat16_kernels.add_products(sum_JI, bfloat16_kernels.pack(other), chunk, upper=False)
+
+    def add_crossed(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_IJ, "bfloat16")
         from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
 
         for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
-            bfloat16_kernels.add_products(sum_IJ, bfloat16_kernels.pack(other), chunk, upper=False)
+            bfloat16_kernels.add_products(sum_IJ, chunk, bfloat16_kernels.pack(other), upper=False)
 
 
 def rows_of(X_NI: torch.Tensor) -> FloatRows | PackedRows:

@@ -31,11 +31,21 @@ def refine(
 ) -> QuantizedWeight:
     """Returns the weight after some rounds; target float32 [O, I], H symmetric, damp is the λ that is added to it.
 
-    Once most rows have nothing left to improve, the next rounds leave those alone.
+    Once most rows have nothing left to improve, the next rounds leave those alone. H is as before when this returns.
     """
-    inputs = slice(None) if weight.monotone_groups else torch.argsort(weight.g_idx_I, stable=True)
-    damped_II = H_II[inputs][:, inputs].clone()
-    damped_II.diagonal().add_(damp)
+    diagonal_I = H_II.diagonal().clone()
+    H_II.diagonal().add_(damp)
+    try:
+        return _refined(weight, target_OI, H_II, rounds)
+    finally:
+        H_II.diagonal().copy_(diagonal_I)
+
+
+def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.Tensor, rounds: int) -> QuantizedWeight:
+    inputs = slice(None)
+    if not weight.monotone_groups:
+        inputs = torch.argsort(weight.g_idx_I, stable=True)
+        damped_II = damped_II[inputs][:, inputs]
     codes_OI = weight.codes_OI.float()
     every = rows = _Rows(
         difference_OI=(weight.dequantize() - target_OI)[:, inputs],

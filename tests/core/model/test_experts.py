@@ -164,7 +164,8 @@ def test_the_float_path_is_paired_token_by_token() -> None:
         statistics = collector.finish()
         assert statistics.tokens == int(here.sum())
         assert statistics.mismatch is not None
-        torch.testing.assert_close(statistics.mismatch.cross_II, float_hidden[both].T @ hidden[both] / int(both.sum()))
+        between = hidden[both].T @ (float_hidden[both] - hidden[both]) / int(both.sum())
+        torch.testing.assert_close(statistics.mismatch.difference_II, between)
 
 
 def test_tokens_that_only_one_path_sends_have_no_partner() -> None:

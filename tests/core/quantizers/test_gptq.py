@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from core.quantizers.gptq import NOTHING_HELD_OUT, GPTQQuantizer
 from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
 from core.solver.loss import TargetLoss
+from core.solver.target import wanted_change
 from tests.core.solver.problems import correlated_inputs, random_weight
 
 WIDTH = 64
@@ -30,12 +33,15 @@ def _statistics(count: int = 8) -> InputStatistics:
 
 def _convert(W_OI: torch.Tensor, statistics: InputStatistics, **options: object) -> SolvedLinear:
     quantizer = GPTQQuantizer(GPTQConfig(**{"bits": 3, "group_size": 16, **options}))  # type: ignore[arg-type]
+    statistics = copy.deepcopy(statistics)  # what a set is prepared from becomes the quantizer's
     return quantizer.convert(W_OI, quantizer.prepare(statistics))
 
 
 def _judged(W_OI: torch.Tensor, solved: SolvedLinear, statistics: InputStatistics) -> float:
     assert statistics.held_out is not None
-    return TargetLoss(W_OI, statistics.held_out, GPTQConfig().mismatch_alpha).of(solved.weight.dequantize())
+    assert statistics.held_out.mismatch is not None
+    wanted_OI = wanted_change(W_OI, statistics.held_out.mismatch, alpha=GPTQConfig().mismatch_alpha, beta=0.0)
+    return TargetLoss(W_OI, statistics.held_out.hessian_II, wanted_OI).of(solved.weight.dequantize())
 
 
 def test_held_out_tokens_are_in_nothing_that_is_solved_with() -> None:
@@ -110,6 +116,29 @@ def test_the_loss_towards_the_target_is_the_distance_of_outputs() -> None:
     inputs, W_OI = accumulator.finish(), random_weight(8, WIDTH)
     wanted = (0.7 * X_NI + 0.3 * X0_NI) @ W_OI.T + 0.6 * drift_NO
     others = [W_OI + 0.01, W_OI * 0.9]
-    told = [TargetLoss(W_OI, inputs, 0.3, 0.6).of(other) for other in others]
+    assert inputs.mismatch is not None
+    wanted_OI = wanted_change(W_OI, inputs.mismatch, alpha=0.3, beta=0.6)
+    told = [TargetLoss(W_OI, inputs.hessian_II, wanted_OI).of(other) for other in others]
     real = [float((wanted - X_NI @ other.T).square().sum(dim=1).mean()) for other in others]
     assert told[1] - told[0] == pytest.approx(real[1] - real[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("order", ["auto", "desc_act_static", "desc_act"])
+def test_a_set_that_is_used_up_solves_its_last_linear_alike(order: str) -> None:
+    """Codes and scales are the same, and of what was prepared nothing but the Hessian is held afterwards."""
+    quantizer = GPTQQuantizer(GPTQConfig(bits=3, group_size=16, order=Order(order)))
+    weights = [random_weight(24, WIDTH, seed) for seed in range(2)]
+    kept, used_up = _statistics(), _statistics()
+    prepared = quantizer.prepare(kept)
+    expected = [quantizer.convert(W_OI, prepared) for W_OI in weights]
+    before = used_up.hessian_II.clone()
+    prepared = quantizer.prepare(used_up)
+    first = quantizer.convert(weights[0], prepared)
+    quantizer.serve_last(prepared)
+    for found, wanted in zip((first, quantizer.convert(weights[1], prepared)), expected, strict=True):
+        assert torch.equal(found.weight.codes_OI, wanted.weight.codes_OI)
+        assert torch.equal(found.weight.scales_OG, wanted.weight.scales_OG)
+        assert found.loss == wanted.loss
+    assert torch.equal(used_up.hessian_II, before)
+    assert used_up.mismatch is not None
+    assert used_up.mismatch.difference_II.numel() == 0

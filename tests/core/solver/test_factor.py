@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import NumericalError
-from core.solver.factor import factorize
+from core.solver.factor import factorize, invert_factor
 from tests.core.solver.problems import correlated_inputs, hessian_of
 
 
@@ -44,3 +44,25 @@ def test_a_dead_input_moves_no_other() -> None:
     U_II = factorize(hessian_of(X_NI), 0.01).U_II
     assert bool((U_II[5, 6:] == 0).all())
     assert bool((U_II[:5, 5] == 0).all())
+
+
+@pytest.mark.parametrize("width", [191, 193, 449, 700, 1301])
+def test_u_is_the_same_whatever_the_halves_are(width: int) -> None:
+    """Widths that are split once, several times and unevenly, odd ones too: UᵀU = (H + λI)⁻¹, H is as it was."""
+    H_II = hessian_of(correlated_inputs(2 * width, width))
+    before = H_II.clone()
+    order_I = torch.randperm(width, generator=torch.Generator().manual_seed(1))
+    U_II = factorize(H_II, 0.05, order_I).U_II.double()
+    assert torch.equal(H_II, before)
+    assert torch.equal(U_II, U_II.triu())
+    damped = H_II.double()[order_I][:, order_I] + 0.05 * H_II.diagonal().double().mean() * torch.eye(width)
+    torch.testing.assert_close(U_II.T @ U_II @ damped, torch.eye(width).double(), rtol=0, atol=1e-2)
+
+
+def test_the_inverse_factor_takes_the_place_of_its_matrix() -> None:
+    """L⁻¹ A L⁻ᵀ = I, and nothing is left above the diagonal."""
+    A_II = hessian_of(correlated_inputs(900, 400)).double() + torch.eye(400)
+    place = A_II.clone()
+    assert invert_factor(place)
+    assert torch.equal(place, place.tril())
+    torch.testing.assert_close(place @ A_II @ place.T, torch.eye(400).double(), rtol=0, atol=1e-6)

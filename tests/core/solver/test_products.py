@@ -25,13 +25,18 @@ def test_the_triangle_is_that_of_the_exact_product(tokens: int, width: int, dtyp
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("tokens", "width"), [(1, 1), (2, 48), (77, 50), (2050, 131)])
-def test_the_cross_product_is_exact_and_has_the_other_side_first(tokens: int, width: int, dtype: torch.dtype) -> None:
-    """Rows of two paths give otherᵀ X, not its transpose."""
+def test_the_cross_product_is_exact_and_has_the_side_asked_for_first(
+    tokens: int, width: int, dtype: torch.dtype
+) -> None:
+    """Rows of two paths give otherᵀ X, or its transpose, Xᵀ other."""
     X_NI, other = correlated_inputs(tokens, width).to(dtype), correlated_inputs(tokens, width, seed=3).to(dtype)
     sum_II = torch.zeros(width, width)
     rows_of(X_NI).add_cross(sum_II, other)
     exact = other.double().T @ X_NI.double()
     torch.testing.assert_close(sum_II, exact.float(), rtol=2e-5, atol=2e-4)
+    crossed_II = torch.zeros(width, width)
+    rows_of(X_NI).add_crossed(crossed_II, other)
+    torch.testing.assert_close(crossed_II, exact.T.float(), rtol=2e-5, atol=2e-4)
 
 
 def test_rows_without_tokens_add_nothing() -> None:

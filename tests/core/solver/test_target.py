@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from core.configs import GPTQConfig
 from core.solver.gptq import prepare_set, solve
 from core.solver.hessian import Mismatch
 from core.solver.target import mismatch_target
-from tests.core.solver.problems import correlated_inputs, random_weight
+from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
 
 
 def _paths(tokens: int = 900, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +20,7 @@ def _paths(tokens: int = 900, width: int = 48) -> tuple[torch.Tensor, torch.Tens
 def _mismatch(X0_NI: torch.Tensor, X_NI: torch.Tensor, drift_NO: torch.Tensor | None = None) -> Mismatch:
     tokens = len(X_NI)
     return Mismatch(
-        cross_II=X0_NI.T @ X_NI / tokens,
+        difference_II=X_NI.T @ (X0_NI - X_NI) / tokens,
         hessian_II=X_NI.T @ X_NI / tokens,
         drift_OI=None if drift_NO is None else drift_NO.T @ X_NI / tokens,
     )
@@ -74,7 +75,7 @@ def test_rounding_towards_the_target_reproduces_the_float_outputs_better() -> No
     X0_NI, X_NI = _paths()
     W_OI, mismatch = random_weight(40, 48), _mismatch(X0_NI, X_NI)
     config = GPTQConfig(bits=4, group_size=16)
-    prepared = prepare_set(mismatch.hessian_II, config)
+    prepared = prepare_set(hessian_of(X_NI), config)
     targets = (W_OI, _target(W_OI, mismatch, 1.0, 0.05))
     plain, corrected = (solve(target, prepared, config).weight.dequantize() for target in targets)
     distances = [float((X0_NI @ W_OI.T - X_NI @ W_hat.T).square().sum()) for W_hat in (plain, corrected)]
@@ -83,5 +84,26 @@ def test_rounding_towards_the_target_reproduces_the_float_outputs_better() -> No
 
 def test_a_hessian_without_a_factor_gives_no_target() -> None:
     """Where H + λI is not positive definite there is no target, and the caller keeps the weights."""
-    mismatch = Mismatch(cross_II=torch.eye(2), hessian_II=torch.diag(torch.tensor([1.0, -3.0])))
+    mismatch = Mismatch(difference_II=torch.eye(2), hessian_II=torch.diag(torch.tensor([1.0, -3.0])))
     assert mismatch_target(mismatch, alpha=0.5, beta=0.0, damp=0.1) is None
+
+
+def test_a_hessian_is_factorized_under_one_damping() -> None:
+    """Its memory is the factor's from then on; another damping is refused, the same one finds the factor again."""
+    mismatch = _mismatch(*_paths())
+    first = mismatch.inverse_factor(0.05)
+    assert first is not None
+    assert mismatch.inverse_factor(0.05) is first
+    with pytest.raises(ValueError, match=r"0\.05"):
+        mismatch.inverse_factor(0.1)
+
+
+@pytest.mark.parametrize("rows", [20, 60])
+def test_tiles_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Weights of fewer rows than columns pass in tiles, block by block of V: the target is that of one product."""
+    W_OI, paths = random_weight(rows, 48), _paths()
+    whole = _target(W_OI, _mismatch(*paths), 0.75, 0.1)
+    monkeypatch.setattr("core.solver.target.BLOCK_COLUMNS", 17)
+    monkeypatch.setattr("core.solver.target.TILE_ROWS", 3)
+    monkeypatch.setattr("core.solver.target.TILE_ELEMENTS", 48 * 6)
+    torch.testing.assert_close(_target(W_OI, _mismatch(*paths), 0.75, 0.1), whole, rtol=1e-4, atol=1e-5)
