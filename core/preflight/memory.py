@@ -22,11 +22,15 @@ TOKENS_PER_BATCH: Final = 2048
 """A constant, not an option: the bytes of an artifact must not hang on how much memory a machine has."""
 FLOAT32_BYTES: Final = 4
 SHORT_BYTES: Final = 2
-# In matrices of I x I: at the factorization, and while a linear is solved, with and without a float path beside.
-_FACTORIZING = {False: 4.0, True: 7.0}
-_SOLVING = {False: 2.0, True: 6.0}
-# In matrices of O x I: weights, target, codes and what is compared, while a linear is solved.
-_WEIGHTS = 6.0
+# In matrices of I x I, the Hessian among them, and of O x I. While a Hessian is factorized, without and with a float
+# path beside it (whose own Hessian and difference are there too):
+_FACTORIZING = {False: (2.75, 0.0), True: (3.75, 1.0)}
+# While targets are made:
+_TARGETING = {False: (0.0, 0.0), True: (3.0, 3.5)}
+# While a linear is solved and judged: its weights, target, codes and what is compared. A linear with no more inputs
+# than outputs mostly shares them with others, for which all that was prepared stays.
+_SOLVING = {False: (2.0, 6.0), True: (2.0, 6.0)}
+_SOLVING_SHARED = {False: (2.0, 6.0), True: (5.0, 6.0)}
 # The block under way, the next one that is read, and the last one's codes and words that are written.
 _BLOCKS_IN_MODEL_DTYPE = 2.0
 _BYTES_OF_WRITTEN_WEIGHT = 1.5
@@ -71,8 +75,9 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
 def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:
     rows, columns = shape
     beside, square = share > 0, float(columns * columns) if tokens else 0.0
-    solving = _SOLVING[beside] * square + _WEIGHTS * rows * columns
-    return FLOAT32_BYTES * max(_FACTORIZING[beside] * square, solving)
+    solving = _SOLVING_SHARED if rows >= columns else _SOLVING
+    steps = (_FACTORIZING[beside], _TARGETING[beside], solving[beside])
+    return FLOAT32_BYTES * max(squares * square + weights * rows * columns for squares, weights in steps)
 
 
 def _float_share(config: QuantizationConfig) -> float:
