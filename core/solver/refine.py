@@ -42,7 +42,7 @@ def refine(
 
 
 def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.Tensor, rounds: int) -> QuantizedWeight:
-    inputs = slice(None)
+    inputs: slice | torch.Tensor = slice(None)
     if not weight.monotone_groups:
         inputs = torch.argsort(weight.g_idx_I, stable=True)
         damped_II = damped_II[inputs][:, inputs]
