@@ -18,8 +18,15 @@ def versioned(
     request: Request, response: Response, etag: str, view: Callable[[], V], headers: Mapping[str, str] | None = None
 ) -> V | Response:
     """Returns the view, with the headers set on `response`, or a bare 304; the view is built only where it is sent."""
-    extra = {"ETag": etag, **(headers or {})}
-    if not_modified(request.headers, etag):
-        return Response(status_code=304, headers=extra)
-    response.headers.update(extra)
+    unchanged = unchanged_since(request, etag, headers)
+    if unchanged is not None:
+        return unchanged
+    response.headers.update({"ETag": etag, **(headers or {})})
     return view()
+
+
+def unchanged_since(request: Request, etag: str, headers: Mapping[str, str] | None = None) -> Response | None:
+    """Returns a bare 304 where the caller has this version already."""
+    if not not_modified(request.headers, etag):
+        return None
+    return Response(status_code=304, headers={"ETag": etag, **(headers or {})})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
+
 from api.builtin_set import BuiltinSet
 from api.calibration_facts import CalibrationFacts
 from api.metrics import Metrics
@@ -12,11 +14,16 @@ from api.paging import PageSigner
 from api.ratelimit import RateLimiter
 from api.settings import ApiSettings
 from api.streams.hub import Hub
+from api.wake_sender import WakeSender
 from store.artifacts import ArtifactStore
 from store.queue import Waker
 from store.session import Database
 from store.tracing import Tracing
 from store.vault import Vault, service_secret
+
+SUBMITS_AT_ONCE = 4
+"""More threads at work on a burst of submits take the interpreter from each other, and from whoever only reads; they
+wait in order of arrival instead, each about as long."""
 
 
 class KeyRequiredError(Exception):
@@ -38,6 +45,8 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     waker: Waker
+    wake_ups: WakeSender
+    submits: CapacityLimiter
     builtin_set: BuiltinSet
     calibration_facts: CalibrationFacts
     model_facts: ModelFactsCache
@@ -53,11 +62,14 @@ class Services:
         """Opens nothing that could fail for a reason outside this machine; connections are made on first use."""
         database = Database(settings.database_url)
         artifacts = ArtifactStore.from_settings(settings, database.reserve_blob)
+        waker = Waker(settings)
         return cls(
             settings=settings,
             database=database,
             artifacts=artifacts,
-            waker=Waker(settings),
+            waker=waker,
+            wake_ups=WakeSender(waker),
+            submits=CapacityLimiter(SUBMITS_AT_ONCE),
             builtin_set=BuiltinSet(database, artifacts),
             calibration_facts=CalibrationFacts(artifacts, settings.data_dir / "uploads"),
             model_facts=ModelFactsCache(),
@@ -80,6 +92,7 @@ class Services:
     def close(self) -> None:
         """Closes idle connections."""
         self.hub.release()
+        self.wake_ups.close()
         self.waker.close()
         self.tracing.close()
         self.database.dispose()

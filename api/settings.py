@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import cache
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +41,7 @@ class ApiSettings(StoreSettings):
         return is_loopback(self.host)
 
 
+@cache
 def is_loopback(host: str) -> bool:
     """Returns whether a bound address is a loopback one; any name but `localhost` counts as reachable."""
     try:

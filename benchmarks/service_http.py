@@ -15,10 +15,11 @@ RECEIVE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a series of requests took. latencies: sorted, seconds; wall: of the whole."""
+    """What a series of requests took, in seconds. latencies: sorted; wall: of the whole; processor: of this side."""
 
     latencies: list[float]
     wall: float
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -83,12 +84,12 @@ async def _drive(port: int, requests: Iterator[bytes], expected: int, connection
             latencies.append(time.perf_counter() - asked_at)
 
     opened = [await connect(port) for _ in range(connections)]
-    started_at = time.perf_counter()
+    started_at, processor_at = time.perf_counter(), time.process_time()
     await asyncio.gather(*(work(connection) for connection in opened))
-    wall = time.perf_counter() - started_at
+    wall, processor = time.perf_counter() - started_at, time.process_time() - processor_at
     for connection in opened:
         connection.close()
-    return Load(sorted(latencies), wall)
+    return Load(sorted(latencies), wall, processor)
 
 
 def drive(port: int, requests: Iterator[bytes], *, expected: int, connections: int) -> Load:

@@ -21,6 +21,11 @@ class Quotas:
     calibration_bytes: int | None = None
     requests_per_minute: int | None = None
 
+    @property
+    def amounts(self) -> bool:
+        """Whether one of them limits what is stored or waits, which is counted when something is added."""
+        return any(limit is not None for limit in (self.jobs_in_flight, self.stored_bytes, self.calibration_bytes))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.answers import NOT_MODIFIED, versioned
@@ -56,7 +56,6 @@ def submit_batch(
     body: BatchRequest,
     services: ServicesDep,
     principal: JobWriter,
-    background: BackgroundTasks,
     response: Response,
     *,
     idempotency_key: IdempotencyKey = None,
@@ -69,13 +68,13 @@ def submit_batch(
     new = checked.new
     with services.database.transaction() as repository:
         batch, created = repository.add_batch(new)
-        if created:
+        if created and principal.quotas.amounts:
             repository.require_quota(principal.owner_id)
     if created:
         for member in batch.members:
             services.tracing.submitted(member.job.id)
         for queue_class in sorted({cell.job.queue_class for cell in new.cells}):
-            background.add_task(services.waker.wake, queue_class, hint=batch.id)
+            services.wake_ups.ask(queue_class, batch.id)
     response.headers["Location"] = batch_path(batch.id)
     response.headers["Idempotency-Replayed"] = str(not created).lower()
     return _view(batch)

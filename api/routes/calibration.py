@@ -77,7 +77,8 @@ def _store(services: Services, principal: Principal, upload: Upload) -> Calibrat
                 documents=facts.documents,
             )
         )
-        repository.require_quota(principal.owner_id)
+        if principal.quotas.amounts:
+            repository.require_quota(principal.owner_id)
     services.calibration_facts.remember(facts)
     return calibration_set_view(stored, facts)
 

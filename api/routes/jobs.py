@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 
-from api.answers import NOT_MODIFIED, versioned
+from api.answers import NOT_MODIFIED, unchanged_since, versioned
 from api.conditional import weak_etag
-from api.deps import JobCanceller, JobId, JobReader, JobWriter, ServicesDep
+from api.deps import JobCanceller, JobId, JobReader, JobWriter, Principal, ServicesDep
 from api.problems import responses
 from api.schemas.jobs import (
     AttemptList,
@@ -27,6 +29,7 @@ from api.schemas.jobs import (
 from api.schemas.requests import LABELS_MAX, JobRequest, Text
 from api.schemas.retention import KeepChanges
 from api.schemas.times import Moment
+from api.services import Services
 from api.submission import Submission, prepare_submission
 from api.views import attempt_view, estimate_view, job_path, job_view, progress_view, spec_view
 from core.configs import Method
@@ -68,31 +71,45 @@ IdempotencyKey = Annotated[
         **responses(400, 401, 403, 409, 413, 415, 422, 503),
     },
 )
-def submit_job(
+async def submit_job(
     body: JobRequest,
     services: ServicesDep,
     principal: JobWriter,
-    background: BackgroundTasks,
     response: Response,
     *,
     idempotency_key: IdempotencyKey = None,
     validate_only: Annotated[bool, Query(description="Check the request and store no job.")] = False,
 ) -> JobView | Response:
-    """Stores the job and answers at once; a worker is woken after the answer.
+    """Stores the job and answers at once; no answer waits for the broker.
 
     A local model folder, the options, the targets and the calibration set are checked here, so that what cannot run
     is refused before a job exists. A hub model is checked by the worker.
     """
+    work = partial(
+        _submit, body, services, principal, response, idempotency_key=idempotency_key, store=not validate_only
+    )
+    return await to_thread.run_sync(work, limiter=services.submits)
+
+
+def _submit(
+    body: JobRequest,
+    services: Services,
+    principal: Principal,
+    response: Response,
+    *,
+    idempotency_key: str | None,
+    store: bool,
+) -> JobView | Response:
     submission = prepare_submission(body, services, principal, idempotency_key)
-    if validate_only:
+    if not store:
         return JSONResponse(_preflight(submission).model_dump(mode="json"))
     with services.database.transaction() as repository:
         job, created = repository.add_job(submission.job)
-        if created:
+        if created and principal.quotas.amounts:
             repository.require_quota(principal.owner_id)
     if created:
         services.tracing.submitted(job.id)
-        background.add_task(services.waker.wake, job.queue_class, hint=job.id)
+        services.wake_ups.ask(job.queue_class, job.id)
     response.headers["Location"] = job_path(job.id)
     response.headers["Idempotency-Replayed"] = str(not created).lower()
     return job_view(job)
@@ -194,8 +211,11 @@ def get_job(
     job_id: JobId, request: Request, response: Response, services: ServicesDep, principal: JobReader
 ) -> JobView | Response:
     """Returns the whole job; with If-None-Match, 304 while its version has not grown."""
+    unchanged = _unchanged(request, services, job_id, principal.sees)
+    if unchanged is not None:
+        return unchanged
     job = _read(services, job_id, principal.sees)
-    return versioned(request, response, weak_etag(job.version), lambda: job_view(job), _poll_hint(job))
+    return versioned(request, response, weak_etag(job.version), lambda: job_view(job), _poll_hint(job.state))
 
 
 @router.get(
@@ -209,8 +229,11 @@ def get_progress(
     job_id: JobId, request: Request, response: Response, services: ServicesDep, principal: JobReader
 ) -> JobProgressView | Response:
     """Returns what changes while the job runs. Poll it with If-None-Match, not more often than Retry-After says."""
+    unchanged = _unchanged(request, services, job_id, principal.sees)
+    if unchanged is not None:
+        return unchanged
     job = _read(services, job_id, principal.sees)
-    return versioned(request, response, weak_etag(job.version), lambda: progress_view(job), _poll_hint(job))
+    return versioned(request, response, weak_etag(job.version), lambda: progress_view(job), _poll_hint(job.state))
 
 
 @router.get(
@@ -244,8 +267,17 @@ def _read(services: ServicesDep, job_id: str, sees: str | None) -> Job:
         return repository.get_job(job_id, sees)
 
 
-def _poll_hint(job: Job) -> dict[str, str]:
-    return {"Retry-After": str(RETRY_AFTER_S[job.state])} if job.state in RETRY_AFTER_S else {}
+def _unchanged(request: Request, services: ServicesDep, job_id: str, sees: str | None) -> Response | None:
+    """Returns the 304 of a caller that has this version, without reading the rest of the row: most polls end here."""
+    if "if-none-match" not in request.headers:
+        return None
+    with services.database.reading() as repository:
+        version, state = repository.job_version(job_id, sees)
+    return unchanged_since(request, weak_etag(version), _poll_hint(state))
+
+
+def _poll_hint(state: JobState) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_S[state])} if state in RETRY_AFTER_S else {}
 
 
 @router.get(
@@ -280,12 +312,12 @@ def cancel_job(job_id: JobId, services: ServicesDep, principal: JobCanceller) ->
     summary="Retry a job",
     responses=responses(401, 403, 404, 409, 503),
 )
-def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter, background: BackgroundTasks) -> JobView:
+def retry_job(job_id: JobId, services: ServicesDep, principal: JobWriter) -> JobView:
     """Queues a failed or cancelled job again with a fresh retry budget. Repeating is harmless."""
     with services.database.transaction() as repository:
         job = repository.retry(job_id, principal.sees)
         repository.require_quota(job.owner_key_id)
-    background.add_task(services.waker.wake, job.queue_class, hint=job.id)
+    services.wake_ups.ask(job.queue_class, job.id)
     return job_view(job)
 
 

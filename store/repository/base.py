@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import BigInteger, Select, Text, and_, cast, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Select, Text, and_, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.errors import NotFoundError
@@ -18,8 +19,12 @@ from store.tables import checkpoints, events, jobs
 if TYPE_CHECKING:
     from sqlalchemy import Row, Table
     from sqlalchemy.engine import Connection
+    from sqlalchemy.sql.dml import ReturningInsert
 
 S = TypeVar("S")
+
+OF_JOB = "of_job"
+"""The parameter that names the job whose last event is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,27 @@ def state_columns(state: JobState) -> dict[str, Any]:
     return columns
 
 
+def insert_into(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
+    """Returns an INSERT that knows ON CONFLICT, which both databases spell alike."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+@cache
+def _event_insert(dialect: str) -> ReturningInsert[Any]:
+    """Returns the INSERT of an event, put together once per process: it is written at every transition.
+
+    Its position is where it stands among those of all jobs. On PostgreSQL: the number of this transaction, but never
+    below that of the job's event before, which a transaction with a larger number may have written. Not below its own
+    number either, so no reader that stops at the oldest open transaction passes it. On SQLite a trigger counts.
+    """
+    statement = insert(events).values(at=database_time()).returning(*events.c)
+    if dialect != "postgresql":
+        return statement
+    own = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
+    last = select(events.c.position).where(events.c.job_id == bindparam(OF_JOB)).order_by(events.c.seq.desc()).limit(1)
+    return statement.values(position=func.greatest(own, func.coalesce(last.scalar_subquery(), 0)))
+
+
 class RepositoryBase:
     """Holds the connection of one transaction."""
 
@@ -51,10 +77,7 @@ class RepositoryBase:
         self._connection = connection
 
     def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        """Returns an INSERT that knows ON CONFLICT, which both databases spell alike."""
-        if self._connection.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
+        return insert_into(table, self._connection.dialect.name)
 
     def _change(self, guard: Guard, values: Mapping[str, Any]) -> Row[Any] | None:
         """Updates the job's row if the guard holds, else returns None. The row stays locked until the commit."""
@@ -83,32 +106,16 @@ class RepositoryBase:
 
     def _append_event(self, job_row: Row[Any], kind: str, payload: Mapping[str, Any]) -> JobEvent:
         """Writes the event whose number the UPDATE that returned `job_row` has just taken under the row's lock."""
-        statement = insert(events).returning(*events.c)
-        row = self._connection.execute(
-            statement.values(
-                job_id=job_row.id,
-                seq=job_row.event_count,
-                kind=kind,
-                at=database_time(),
-                attempt=job_row.attempt,
-                payload=dict(payload),
-                **self._position_columns(job_row.id),
-            )
-        ).one()
-        return event_from_row(row)
-
-    def _position_columns(self, job_id: str) -> dict[str, Any]:
-        """Returns where an event stands among those of all jobs.
-
-        On PostgreSQL: the number of this transaction, but never below that of the job's event before, which a
-        transaction with a larger number may have written. Not below its own number either, so no reader that stops at
-        the oldest open transaction passes it. On SQLite a trigger counts.
-        """
-        if self._connection.dialect.name != "postgresql":
-            return {}
-        own = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
-        last = select(events.c.position).where(events.c.job_id == job_id).order_by(events.c.seq.desc()).limit(1)
-        return {"position": func.greatest(own, func.coalesce(last.scalar_subquery(), 0))}
+        values = {
+            "job_id": job_row.id,
+            "seq": job_row.event_count,
+            "kind": kind,
+            "attempt": job_row.attempt,
+            "payload": dict(payload),
+        }
+        dialect = self._connection.dialect.name
+        place = {OF_JOB: job_row.id} if dialect == "postgresql" else {}
+        return event_from_row(self._connection.execute(_event_insert(dialect), {**values, **place}).one())
 
     def _job_row(self, job_id: str, owner: str | None, *, lock: bool = False) -> Row[Any]:
         """Returns a job's row; raises NotFoundError also where it is another owner's."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, assert_never
+from functools import cache
+from typing import TYPE_CHECKING, Any, assert_never
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
 
-from store.errors import IdempotencyConflictError, WrongStateError
+from store.errors import IdempotencyConflictError, NotFoundError, WrongStateError
 from store.ids import IdPrefix, new_id
 from store.jobs import Cursor, EventKind, Job, JobFilter, JobState, NewJob, model_name
-from store.repository.base import Guard, RepositoryBase, owned
+from store.repository.base import Guard, RepositoryBase, insert_into, owned
 from store.repository.clock import database_time
 from store.repository.queue import claimable
 from store.repository.rows import job_from_row
 from store.tables import job_labels, jobs
 from store.workers import Capability
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.dml import ReturningInsert
 
 RETRYABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
 
@@ -61,6 +65,17 @@ def _new_values(new: NewJob) -> dict[str, Any]:
     return {**started, **submitted, **counters, **NO_PROGRESS}
 
 
+@cache
+def _job_insert(dialect: str, *, once: bool) -> ReturningInsert[Any]:
+    """Returns the INSERT of a job, put together once per process. once: it stores nothing for a key that was used."""
+    statement = insert_into(jobs, dialect).values(
+        dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
+    )
+    if once:
+        statement = statement.on_conflict_do_nothing(index_elements=["owner_key_id", "idempotency_key"])
+    return statement.returning(jobs)
+
+
 def _conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]]:
     if job_filter.states:
         yield jobs.c.state.in_(job_filter.states)
@@ -86,13 +101,10 @@ class JobPart(RepositoryBase):
         Raises IdempotencyConflictError where that key came with another request_sha256, and KeyError where the spec
         names no model or method.
         """
-        times = dict.fromkeys(("created_at", "updated_at", "available_at"), database_time())
+        statement = _job_insert(self._connection.dialect.name, once=new.idempotency_key is not None)
         if new.deadline_seconds is not None:
-            times["deadline_at"] = database_time(new.deadline_seconds)
-        statement = self._insert(jobs).values(times)
-        if new.idempotency_key is not None:
-            statement = statement.on_conflict_do_nothing(index_elements=["owner_key_id", "idempotency_key"])
-        row = self._connection.execute(statement.returning(jobs), _new_values(new)).one_or_none()
+            statement = statement.values(deadline_at=database_time(new.deadline_seconds))
+        row = self._connection.execute(statement, _new_values(new)).one_or_none()
         if row is None:
             return self._earlier_job(new), False
         if new.labels:
@@ -113,6 +125,14 @@ class JobPart(RepositoryBase):
     def get_job(self, job_id: str, owner: str | None = None) -> Job:
         """Raises NotFoundError where there is no such job, or it is another owner's."""
         return job_from_row(self._job_row(job_id, owner))
+
+    def job_version(self, job_id: str, owner: str | None = None) -> tuple[int, JobState]:
+        """Returns a job's version and state alone, which is all that most polls need; raises as `get_job` does."""
+        statement = owned(select(jobs.c.version, jobs.c.state).where(jobs.c.id == job_id), jobs, owner)
+        row = self._connection.execute(statement).one_or_none()
+        if row is None:
+            raise NotFoundError("job", job_id)
+        return row.version, JobState(row.state)
 
     def list_jobs(
         self, owner: str | None, job_filter: JobFilter, page_size: int, after: Cursor | None = None

@@ -194,7 +194,7 @@ class KeyPart(RepositoryBase):
 
         The key's row is locked first: of several transactions that add at once, each counts what the others did.
         One without quotas is left alone, or its owner's transactions would commit one after the other. An owner
-        without a key, which is the machine itself, has no quotas.
+        without a key, which is the machine itself, has no quotas. Who knows that a key has none need not ask.
         """
         limited = or_(*(api_keys.c[f"max_{quota.name}"].is_not(None) for quota in fields(Usage)))
         statement = select(api_keys).where(api_keys.c.id == owner, limited).with_for_update()

@@ -310,3 +310,17 @@ def test_pages_under_concurrent_submits_neither_repeat_nor_skip(database: Databa
             submitter.result()
     assert len(seen) == len(set(seen))
     assert [job_id for job_id in seen if job_id in there] == there[::-1]
+
+
+def test_a_version_alone_is_what_the_whole_row_says(database: Database) -> None:
+    """Version and state follow the job, and are no more anybody else's than the job is."""
+    job = submit(database)
+    for expected in (JobState.QUEUED, JobState.RUNNING):
+        with database.reading() as repository:
+            whole = repository.get_job(job.id)
+            assert repository.job_version(job.id, job.owner_key_id) == (whole.version, whole.state)
+            assert whole.state is expected
+            with pytest.raises(NotFoundError):
+                repository.job_version(job.id, "key_stranger")
+        if expected is JobState.QUEUED:
+            claim(database)
