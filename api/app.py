@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
 from api import refusals
+from api.collector import loaded_for_good
 from api.context import ContextMiddleware
 from api.gate import GateMiddleware
 from api.limits import raise_open_files
@@ -92,7 +93,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(services.check_start)
         raise_open_files(settings.max_streams)
-        with on_termination(services.hub.close):
+        with on_termination(services.hub.close), loaded_for_good():
             yield
         services.hub.close()
         await run_in_threadpool(services.close)
