@@ -32,9 +32,10 @@ def line(figure: Figure) -> str:
     """Returns a figure as one line of the table."""
     sign = ">=" if figure.rising else "<="
     gate = "none here" if figure.gate is None else f"{sign} {figure.gate:g}"
+    goal = "none" if figure.goal is None else f"{figure.goal:g}"
     verdict = "not judged" if figure.gate is None else "MISSED" if figure.missed else "met"
     named = f"{figure.row}, {figure.name}"
-    return f"{named:44} {figure.value:10.1f} {figure.unit:3} gate {gate:10} goal {figure.goal:<6g} {verdict}"
+    return f"{named:44} {figure.value:10.1f} {figure.unit:3} gate {gate:10} goal {goal:6} {verdict}"
 
 
 def options() -> argparse.Namespace:

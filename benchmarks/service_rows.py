@@ -50,14 +50,14 @@ FILLED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured number. gate: None where there is nothing to hold it against. rising: more is better."""
+    """One measured number. gate, goal: None where there is nothing to hold it against. rising: more is better."""
 
     row: str
     name: str
     unit: str
     value: float
     gate: float | None
-    goal: float
+    goal: float | None
     rising: bool = False
 
     @property
@@ -120,9 +120,9 @@ class _Processor:
     def figures(self, row: str, load: Load) -> Iterator[Figure]:
         """Yields what the API spent on a request, and the share of one core that the load took. Neither is judged."""
         each = MILLISECONDS * (self._seconds() - self._before) / len(load.latencies)
-        yield Figure(row=row, name="API's processor", unit="ms", value=each, gate=None, goal=1)
+        yield Figure(row=row, name="API's processor", unit="ms", value=each, gate=None, goal=None)
         share = 100 * load.processor / load.wall
-        yield Figure(row=row, name="load's share of a core", unit="%", value=share, gate=None, goal=10)
+        yield Figure(row=row, name="load's share of a core", unit="%", value=share, gate=None, goal=None)
 
 
 def _rate(row: str, load: Load, *, gate: float, goal: float) -> Figure:
