@@ -19,6 +19,7 @@ from store.tables import job_labels, jobs
 from store.workers import Capability
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.sql.dml import ReturningInsert
 
 RETRYABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
@@ -128,8 +129,8 @@ class JobPart(RepositoryBase):
 
     def job_version(self, job_id: str, owner: str | None = None) -> tuple[int, JobState]:
         """Returns a job's version and state alone, which is all that most polls need; raises as `get_job` does."""
-        statement = owned(select(jobs.c.version, jobs.c.state).where(jobs.c.id == job_id), jobs, owner)
-        row = self._connection.execute(statement).one_or_none()
+        columns: Select[Any] = select(jobs.c.version, jobs.c.state)
+        row = self._connection.execute(owned(columns.where(jobs.c.id == job_id), jobs, owner)).one_or_none()
         if row is None:
             raise NotFoundError("job", job_id)
         return row.version, JobState(row.state)
