@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
-from huggingface_hub import snapshot_download
+from huggingface_hub import DryRunFileInfo, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -25,6 +29,7 @@ from pydantic import ValidationError
 
 from core.calibration.hub import parse_hub
 from core.calibration.hub_download import Hub, fetch_dataset
+from core.preflight.resources import check_disk
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
 from worker.faults import FaultPoint, Faults
@@ -52,8 +57,12 @@ UNWANTED_FILES = ("*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl")
 
 
 def fetch(spec: DownloadSpec) -> Result:
-    """Downloads or completes the snapshot. Raises huggingface_hub errors, which `explain` turns into a failure."""
-    folder = snapshot_download(
+    """Downloads or completes the snapshot, where the disk has room for what is missing.
+
+    Raises InsufficientResourcesError before the first byte, and huggingface_hub errors; `explain` makes them a failure.
+    """
+    snapshot = partial(
+        snapshot_download,
         spec.repo,
         revision=spec.revision,
         endpoint=spec.endpoint,
@@ -63,8 +72,17 @@ def fetch(spec: DownloadSpec) -> Result:
         ignore_patterns=list(UNWANTED_FILES),
         max_workers=4,
     )
+    # A hub that does not answer has nothing to be weighed; the snapshot may be complete in the cache.
+    with suppress(DryRunError):
+        check_disk(spec.cache_dir, missing_bytes(snapshot(dry_run=True)))
+    folder = str(snapshot())
     # The cache names a snapshot's folder by its commit.
     return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
+
+
+def missing_bytes(files: Sequence[DryRunFileInfo]) -> int:
+    """Returns what a download would write; a file whose size the hub does not tell counts as nothing."""
+    return sum(file.file_size or 0 for file in files if file.will_download)
 
 
 def fetch_text(spec: DatasetSpec) -> Result:

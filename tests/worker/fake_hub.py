@@ -35,7 +35,7 @@ class Answer:
 class FakeHub(ThreadingHTTPServer):
     """Serves `folder` as REPO; knows a gated and a broken model beside it, and remembers what it was asked for.
 
-    dataset: served as DATASET_REPO.
+    dataset: served as DATASET_REPO. claimed_bytes: what it says that the weights have, where that is not the truth.
     """
 
     def __init__(self, folder: Path, dataset: Path | None = None) -> None:
@@ -47,6 +47,7 @@ class FakeHub(ThreadingHTTPServer):
         self.uploaded: dict[str, bytes] = {}
         self.created: list[dict[str, Any]] = []
         self.failing_writes = 0
+        self.claimed_bytes: int | None = None
         self._objects: dict[str, bytes] = {}
 
     @property
@@ -68,8 +69,10 @@ class FakeHub(ThreadingHTTPServer):
                 data = self._dataset.joinpath(*parts).read_bytes()
                 return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
             case [owner, name, "resolve", _, file] if f"{owner}/{name}" == REPO:
-                data = (self._folder / file).read_bytes()
-                return Answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
+                path = self._folder / file
+                data = path.read_bytes()
+                headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
+                return Answer(200, data, {**headers, "X-Linked-Size": str(self._size(path))})
             case _:
                 return Answer(404, headers={"X-Error-Code": "EntryNotFound"})
 
@@ -142,11 +145,15 @@ class FakeHub(ThreadingHTTPServer):
         siblings = [{"rfilename": file} for file in files]
         return Answer(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
 
+    def _size(self, path: Path) -> int:
+        claimed = self.claimed_bytes if path.suffix == ".safetensors" else None
+        return path.stat().st_size if claimed is None else claimed
+
     def _facts(self, rest: list[str]) -> Answer:
         paths = sorted(self._folder.iterdir())
         if rest[:1] == ["tree"]:
             tree = [
-                {"type": "file", "oid": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+                {"type": "file", "oid": hashlib.sha256(path.read_bytes()).hexdigest(), "size": self._size(path)}
                 | {"path": path.name}
                 for path in paths
             ]

@@ -62,6 +62,35 @@ def test_a_second_job_uses_the_cache(online: Bench, hub: FakeHub):
     assert hub.downloaded == set()
 
 
+def test_a_model_that_the_disk_cannot_hold_is_not_begun(online: Bench, hub: FakeHub):
+    """The sizes that the hub tells are weighed before a byte of it comes over; with room the next attempt succeeds."""
+    hub.claimed_bytes = 10**16
+    job_id = online.add({"source": "hub", "repo": REPO, "revision": None}).id
+    online.work()
+    with online.services.database.reading() as repository:
+        error = repository.list_attempts(job_id)[0].error
+    assert error is not None
+    assert (error.code, error.stage) == ("insufficient_resources", "downloading")
+    assert "disk" in error.message
+    assert hub.downloaded == set()
+    hub.claimed_bytes = None
+    online.work()
+    assert online.job(job_id).state is JobState.SUCCEEDED
+
+
+def test_a_cached_model_needs_no_hub(online: Bench, hub: FakeHub):
+    """With the hub away, a model at a commit that was fetched before is quantized out of the cache."""
+    for _ in range(2):
+        online.add({"source": "hub", "repo": REPO, "revision": COMMIT})
+    online.work()
+    assert hub.downloaded
+    hub.shutdown()
+    hub.server_close()
+    online.work()
+    with online.services.database.reading() as repository:
+        assert repository.state_counts()[JobState.SUCCEEDED] == 2
+
+
 @pytest.mark.parametrize(
     ("repo", "revision", "code"),
     [
