@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 from store.jobs import TRANSITIONS, Job, JobEvent, JobState
 from tests.fault.deployment import Deployment
@@ -107,5 +106,5 @@ def _disk_is_back(deployment: Deployment) -> None:
         left = list((data_dir / "work").glob("*"))
         left = [path for path in left if not deployment.is_over(path.name)]
         assert left == [], f"I10: work folders are left: {left}"
-    stored = {path.name for path in Path(deployment.artifacts_dir).rglob("*") if path.is_file()}
-    assert stored == deployment.referenced_blobs(), "I10: the object store holds other blobs than rows refer to"
+    held = deployment.stored_blobs()
+    assert held == deployment.referenced_blobs(), "I10: the object store holds other blobs than rows refer to"

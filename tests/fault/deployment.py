@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from obstore.store import S3Store
 
 from core.configs import RTNConfig
 from store.errors import NotFoundError, StorageUnavailableError
@@ -52,10 +53,6 @@ class Deployment:
     @property
     def celery(self) -> Celery:
         return make_celery(self.settings)
-
-    @property
-    def artifacts_dir(self) -> Path:
-        return Path(self.settings.artifacts_url.removeprefix("file://"))
 
     def worker(
         self, queue: str = "default", *, faults: str = "", slots: int = 1, clock_offset: float = 0, **changes: object
@@ -196,6 +193,26 @@ class Deployment:
             jobs = repository.list_jobs(None, JobFilter(), 1000)
             files = {file.sha256 for job in jobs for file in repository.list_artifacts(job.id)}
             return files | {stored.sha256 for stored in repository.list_calibration_sets()}
+
+    def stored_blobs(self) -> set[str]:
+        """Returns the names of all blobs that lie in the object store, a folder or a bucket."""
+        url = self.settings.artifacts_url
+        if url.startswith("file://"):
+            return {path.name for path in Path(url.removeprefix("file://")).rglob("*") if path.is_file()}
+        name, _, prefix = url.removeprefix("s3://").partition("/")
+        store = S3Store(
+            name,
+            prefix=prefix,
+            endpoint=self.settings.s3_endpoint,
+            client_options={"allow_http": True},
+            virtual_hosted_style_request=False,
+        )
+        return {Path(entry["path"]).name for page in store.list() for entry in page}
+
+    def published(self, job: Job) -> dict[str, str]:
+        """Returns name to hash of what a job has published."""
+        with self.database.reading() as repository:
+            return {file.name: file.sha256 for file in repository.list_artifacts(job.id)}
 
     def end(self) -> None:
         """Ends every worker and API that was started."""

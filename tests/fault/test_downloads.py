@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store.jobs import Job, JobState
+from store.jobs import JobState
 from tests.fault.checker import check
 from tests.fault.deployment import Deployment, wait_for
 from tests.fault.processes import job_processes
@@ -25,12 +25,6 @@ def hub(tiny_model: Path) -> Iterator[FakeHub]:
         yield served
 
 
-def published(deployment: Deployment, job: Job) -> dict[str, str]:
-    """Name to hash of what a job has published."""
-    with deployment.database.reading() as repository:
-        return {file.name: file.sha256 for file in repository.list_artifacts(job.id)}
-
-
 @pytest.mark.queues("undisturbed", "killed")
 def test_r1_a_worker_killed_while_downloading(deployment: Deployment, hub: FakeHub):
     """Its downloader dies with it; another worker fetches the model and ends the job in the same bytes."""
@@ -46,7 +40,7 @@ def test_r1_a_worker_killed_while_downloading(deployment: Deployment, hub: FakeH
     calm = deployment.add(MODEL, plan={}, queue="undisturbed")
     deployment.worker("undisturbed", hub_endpoint=hub.endpoint)
     assert deployment.wait(calm).attempt == 1
-    check(deployment, [job, calm], published(deployment, calm))
+    check(deployment, [job, calm], deployment.published(calm))
 
 
 @pytest.mark.queues("cancelled")

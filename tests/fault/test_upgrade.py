@@ -92,7 +92,9 @@ def test_r19_a_new_worker_on_the_old_api(deployment: Deployment, old_version: Pa
         with deployment.database.reading() as repository:
             job = repository.get_job(answers[-1].json()["id"])
         deployment.worker()
-        assert deployment.wait(job).state is JobState.SUCCEEDED
+        ended = deployment.wait(job)
+    assert (ended.state, ended.failures) == (JobState.SUCCEEDED, 0), ended.error
+    check(deployment, [job], deployment.published(job))
 
 
 def submitted(port: int, answers: list[httpx.Response]) -> bool:
