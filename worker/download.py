@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 from huggingface_hub import DryRunFileInfo, snapshot_download
@@ -61,21 +61,20 @@ def fetch(spec: DownloadSpec) -> Result:
 
     Raises InsufficientResourcesError before the first byte, and huggingface_hub errors; `explain` makes them a failure.
     """
-    snapshot = partial(
-        snapshot_download,
-        spec.repo,
-        revision=spec.revision,
-        endpoint=spec.endpoint,
-        token=spec.token or False,
-        cache_dir=spec.cache_dir,
-        allow_patterns=list(WANTED_FILES),
-        ignore_patterns=list(UNWANTED_FILES),
-        max_workers=4,
-    )
+    asked: dict[str, Any] = {
+        "repo_id": spec.repo,
+        "revision": spec.revision,
+        "endpoint": spec.endpoint,
+        "token": spec.token or False,
+        "cache_dir": spec.cache_dir,
+        "allow_patterns": list(WANTED_FILES),
+        "ignore_patterns": list(UNWANTED_FILES),
+        "max_workers": 4,
+    }
     # A hub that does not answer has nothing to be weighed; the snapshot may be complete in the cache.
     with suppress(DryRunError):
-        check_disk(spec.cache_dir, missing_bytes(snapshot(dry_run=True)))
-    folder = str(snapshot())
+        check_disk(spec.cache_dir, missing_bytes(snapshot_download(**asked, dry_run=True)))
+    folder = snapshot_download(**asked, dry_run=False)
     # The cache names a snapshot's folder by its commit.
     return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
 
