@@ -11,6 +11,7 @@ from api.services import Services
 from api.submission import calibration_config, hub_spec, located, quantization_config
 from api.views import estimate_view
 from core.errors import CoreError, ModelRefusedError
+from core.preflight.rates import MachineRates
 from core.preflight.source import ModelFacts
 
 COMMON_GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -19,7 +20,7 @@ COMMON_GROUP_SIZES = (16, 32, 64, 128, 256)
 def inspect_model(request: InspectRequest, services: Services) -> InspectionView:
     """Returns the preflight; raises InvalidConfigError or ModelRefusedError only for a path outside the roots."""
     if isinstance(request.model, HubModel):
-        checks = [_check(options, None) for options in request.configs]
+        checks = [_check(options, None, None) for options in request.configs]
         return InspectionView(
             model=hub_spec(request.model),
             accepted=any(check.accepted for check in checks),
@@ -32,19 +33,20 @@ def inspect_model(request: InspectRequest, services: Services) -> InspectionView
         facts = services.model_facts.of(folder)
     except ModelRefusedError as error:
         return InspectionView(model=spec, accepted=False, refusal=_refusal(error), facts=None, configs=[])
-    checks = [_check(options, facts) for options in request.configs]
+    rates = services.machine.rates()
+    checks = [_check(options, facts, rates) for options in request.configs]
     accepted = any(check.accepted for check in checks) or not checks
     return InspectionView(model=spec, accepted=accepted, refusal=None, facts=_facts_view(facts), configs=checks)
 
 
-def _check(options: JobOptions, facts: ModelFacts | None) -> ConfigCheckView:
+def _check(options: JobOptions, facts: ModelFacts | None, rates: MachineRates | None) -> ConfigCheckView:
     """Checks one config; without facts, as far as the options alone can tell."""
     try:
         config, calibration = quantization_config(options), calibration_config(options)
         budget_config(options)
         if facts is None:
             return ConfigCheckView(accepted=True, refusal=None, warnings=[], estimate=None)
-        warnings, needed = check_options(options, config, calibration, facts)
+        warnings, needed = check_options(options, config, calibration, facts, rates)
     except (CoreError, ApiError) as error:
         return ConfigCheckView(accepted=False, refusal=_refusal(error), warnings=[], estimate=None)
     return ConfigCheckView(accepted=True, refusal=None, warnings=warnings, estimate=estimate_view(needed))

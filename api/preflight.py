@@ -14,6 +14,7 @@ from core.preflight.resources import Estimate, estimate, generation_bytes
 if TYPE_CHECKING:
     from api.schemas.requests import JobOptions
     from core.configs import CalibrationConfig, QuantizationConfig
+    from core.preflight.rates import MachineRates
     from core.preflight.source import ModelFacts
 
 
@@ -27,15 +28,19 @@ def check_options(
     config: QuantizationConfig,
     calibration: CalibrationConfig | None,
     facts: ModelFacts,
+    rates: MachineRates | None = None,
 ) -> tuple[list[str], Estimate]:
-    """Returns warnings and what a run needs; raises an error of core where it cannot run on this model."""
+    """Returns warnings and what a run needs; raises an error of core where it cannot run on this model.
+
+    rates: of the machine; None where they are not known, and no time is told.
+    """
     budget, formats = budget_config(options), parse_formats(options.formats)
     if budget is None:
         warnings = check_config(config, facts, options.targets, calibration, formats)
     else:
         request = BudgetRequest(config=config, budget=budget, targets=tuple(options.targets), formats=formats)
         config, warnings = check_budget(request, facts, calibration)
-    needed = estimate(facts, config, calibration, formats)
+    needed = estimate(facts, config, calibration, formats, rates=rates)
     if calibration is not None and options.calibration.set == SELF_SET:
         needed = replace(needed, ram_bytes=max(needed.ram_bytes, generation_bytes(facts)))
     return warnings, needed

@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 
 from api.builtin_set import BuiltinSet
 from api.calibration_facts import CalibrationFacts
+from api.machine import Machine
 from api.metrics import Metrics
 from api.model_facts import ModelFactsCache
 from api.paging import PageSigner
@@ -53,6 +54,7 @@ class Services:
     signer: PageSigner
     metrics: Metrics
     hub: Hub
+    machine: Machine
     rates: RateLimiter
     tracing: Tracing
     vault: Vault
@@ -76,6 +78,7 @@ class Services:
             tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
             signer=PageSigner(service_secret(settings)),
             metrics=Metrics(),
+            machine=Machine(settings.cache_dir),
             rates=RateLimiter(),
             vault=Vault.from_settings(settings),
             hub=Hub(database, poll_seconds=settings.stream_poll_seconds, max_readers=settings.max_streams),

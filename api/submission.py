@@ -143,7 +143,7 @@ def _checked_model(
         return _CheckedModel(spec=hub_spec(model))
     spec, folder = located(model, services)
     facts = services.model_facts.of(folder)
-    warnings, needed = check_options(request, config, calibration, facts)
+    warnings, needed = check_options(request, config, calibration, facts, services.machine.rates())
     return _CheckedModel(spec=spec, warnings=tuple(warnings), estimate=needed)
 
 

@@ -17,6 +17,7 @@ from cli.loss_summary import loss_table, summarise
 from cli.output import bytes_text, duration_text, err, out, print_json
 from cli.profile_table import profile_table, read_profile
 from cli.progress_view import ProgressState, progress_view
+from cli.settings import cache_dir
 from cli.stop_request import stop_on_signals
 from core.budget.request import BudgetRequest, check_budget
 from core.calibration.hub import SELF_SET
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from cli.progress_view import ProgressView
     from core.budget.plan import BudgetPlan
     from core.calibration.windows import CalibrationWindows
+    from core.configs import CalibrationConfig, QuantizationConfig
+    from core.preflight.source import ModelFacts
     from core.report import QuantizationReport
 
 
@@ -110,6 +113,8 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
             "free: some will lie on disk or be computed again. Fewer samples are faster.",
         )
     started_at = time.monotonic()
+    needs = replace(needs, seconds=_expected_seconds(request, facts, config, calibration))
+    console.print(_needs_line(needs), style="dim", soft_wrap=True)
     report, seconds_by_block = _quantize(request, console)
     if not request.keep_work:
         shutil.rmtree(request.work_dir, ignore_errors=True)
@@ -117,6 +122,27 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
         report=report, needs=needs, seconds=time.monotonic() - started_at, seconds_by_block=seconds_by_block
     )
     _print_summary(request, outcome, as_json=as_json)
+
+
+def _expected_seconds(
+    request: LocalRun, facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None
+) -> float | None:
+    """Returns about how long the run takes on this machine's processor; None on another device."""
+    from core.device import find_device
+    from core.solver.machine_rates import machine_rates
+
+    if find_device(request.device).type != "cpu":
+        return None
+    rates = machine_rates(cache_dir())
+    return estimate(facts, config, calibration, request.formats, rates=rates).seconds
+
+
+def _needs_line(needs: Estimate) -> str:
+    """Returns what the run is expected to take."""
+    time_text = "" if needs.seconds is None else f"about {duration_text(needs.seconds)}, "
+    return (
+        f"Estimate: {time_text}{bytes_text(needs.ram_bytes)} of memory, {bytes_text(needs.disk_bytes)} of disk at most"
+    )
 
 
 def _warn(console: Console, message: str) -> None:

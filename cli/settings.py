@@ -41,6 +41,11 @@ def hub_settings() -> HubSettings:
     )
 
 
+def cache_dir() -> Path:
+    """Returns where what can be made again is kept."""
+    return settings_from_env().cache_dir
+
+
 def activation_memory_bytes(given: str | None) -> int | None:
     """Returns a run's memory for activations: what was given, else BITMILL_ACTIVATION_MEMORY; None without either.
 

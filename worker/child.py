@@ -12,7 +12,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,8 @@ class Attempt:
         if self._finished_before():
             return
         engine = load_engine(spec.engine_file)
+        if spec.engine_file is None and spec.cache_dir is not None:
+            keep_rates(spec.cache_dir)
         config = self._config if plan is None else plan.config
         options: dict[str, Any] = {
             "work_dir": spec.work_dir,
@@ -201,6 +203,14 @@ def resources(spec: QuantizeSpec) -> object:
     from core.pipeline import Resources  # noqa: PLC0415 - takes seconds to load
 
     return Resources(threads=spec.threads, device=spec.device, activation_memory=spec.activation_memory)
+
+
+def keep_rates(cache_dir: Path) -> None:
+    """Measures this machine where nobody has; estimates of time need that, this job does not."""
+    from core.solver.machine_rates import machine_rates  # noqa: PLC0415 - takes seconds to load
+
+    with suppress(OSError):
+        machine_rates(cache_dir)
 
 
 def load_engine(stand_in: Path | None) -> Engine:

@@ -78,6 +78,7 @@ class Inputs:
             device=self._services.settings.device,
             activation_memory=self._services.settings.activation_memory,
             provenance=provenance_of(source, self._lease.journal.resolved),
+            cache_dir=self._services.settings.cache_dir,
             engine_file=self._services.settings.test_engine,
             faults=fault_plan(self._services.settings),
             silence_seconds=self._services.settings.fence_seconds,

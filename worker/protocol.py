@@ -60,6 +60,7 @@ class QuantizeSpec(Line):
     it changes none either. device: on which the engine works. provenance: what is known about the source; it goes into
     the report.
     budget: BudgetConfig.to_dict(), None without one. plan: what an earlier attempt chose under it.
+    cache_dir: where the rates of this machine are kept; None measures none.
     engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
     supervisor the child ends.
     """
@@ -79,6 +80,7 @@ class QuantizeSpec(Line):
     device: str = "cpu"
     activation_memory: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
+    cache_dir: Path | None = None
     engine_file: Path | None = None
     faults: FaultPlan = FaultPlan()
     silence_seconds: float

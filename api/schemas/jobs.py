@@ -267,7 +267,11 @@ class LinearList(BaseModel):
 
 
 class EstimateView(BaseModel):
-    """Upper bounds from shapes alone, not measurements. seconds is null while nothing is known of the machine."""
+    """From shapes alone, not measured: upper bounds of memory and disk, and about how long the quantization takes.
+
+    seconds: for the processor of the service's machine with nothing else to do, without evaluation and download; null
+    until a run there has measured it.
+    """
 
     ram_bytes: int
     disk_bytes: int

@@ -56,7 +56,7 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
     tokens = 0 if calibration is None else calibration.tokens
     linears = {name: shape for name, shape in facts.linears.items() if name.startswith(facts.block_prefix)}
     widest = max((columns for _, columns in linears.values()), default=0)
-    share = _float_share(config) if tokens else 0.0
+    share = float_share(config) if tokens else 0.0
     itemsize = SHORT_BYTES if facts.dtype == "bfloat16" else FLOAT32_BYTES
     between = tokens * facts.hidden_size * itemsize * (1 + share)
     inside = tokens * itemsize * (2 * facts.hidden_size * (1 + share) + widest)
@@ -80,7 +80,7 @@ def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:
     return FLOAT32_BYTES * max(squares * square + weights * rows * columns for squares, weights in steps)
 
 
-def _float_share(config: QuantizationConfig) -> float:
+def float_share(config: QuantizationConfig) -> float:
     """Returns beside which share of the batches the float model runs."""
     if not getattr(config, "mismatch_alpha", 0.0):
         return 0.0

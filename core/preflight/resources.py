@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from core.configs import DEFAULT_FORMATS, CalibrationConfig, QuantizationConfig
 from core.errors import InsufficientResourcesError
+from core.preflight.duration import seconds_by_work
 from core.preflight.memory import FLOAT32_BYTES, PROCESS_BYTES, memory_need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from core.preflight.rates import MachineRates
     from core.preflight.source import ModelFacts
 
 SCALE_BYTES = 2  # float16 per group and row
@@ -30,7 +32,11 @@ MAX_SHARD_BYTES = 4 << 30  # the largest file that a run writes, unless one tens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run needs. disk_bytes: at its peak, work folder and artifact together. seconds: None where not known."""
+    """What a run needs. disk_bytes: at its peak, work folder and artifact together.
+
+    seconds: from the start of its process to the finished artifact, on a machine that has nothing else to do; None
+    where its rates are not known.
+    """
 
     ram_bytes: int
     disk_bytes: int
@@ -45,8 +51,9 @@ def estimate(
     formats: Sequence[str] = DEFAULT_FORMATS,
     *,
     activation_memory: int | None = None,
+    rates: MachineRates | None = None,
 ) -> Estimate:
-    """Returns an estimate from shapes alone.
+    """Returns an estimate from shapes alone, and from what the machine does in a second where that is known.
 
     Memory: see `core.preflight.memory`; activation_memory limits what calibration batches take of it. Disk: the
     finished blocks and the artifact that is built from them in each format, the activations of two blocks for a
@@ -63,6 +70,9 @@ def estimate(
         ram_bytes=need.within(activation_memory),
         disk_bytes=int(SAFETY * (packed + artifacts + 2 * activations)) + spilled,
         artifact_bytes=artifacts,
+        seconds=None
+        if rates is None
+        else sum(seconds_by_work(facts, config, calibration, rates, len(formats)).values()),
     )
 
 

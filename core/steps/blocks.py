@@ -6,6 +6,7 @@ import time
 
 from core.block_records import StoredStates, starved_experts
 from core.checkpoint.prefetch import ReadAhead
+from core.environment import return_code_pages
 from core.events import WarningRaised
 from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch
@@ -24,6 +25,7 @@ def quantize_blocks(
     """Solves every block that the manifest does not hold yet; returns what leaves the last, if the head needs it."""
     for index in range(run.manifest.blocks_done, len(run.skeleton.blocks.modules)):
         started = time.perf_counter()
+        return_code_pages()
         load_block(run, weights, index)
         batches = block_batches(captured, hidden, index)
         block, needed = run.skeleton.blocks.modules[index], index + 1 < run.total
