@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -129,8 +130,23 @@ def return_freed_memory() -> None:
     By default it raises its threshold with every large free, and then keeps hundreds of megabytes in fragments, each
     thread its own.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
+    libc = _glibc()
+    if libc is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
         libc.mallopt(_M_ARENA_MAX, 1)
+    return_free_pages()
+
+
+def return_free_pages() -> None:
+    """Makes glibc give back whole pages that are free between others that are used.
+
+    Activations of a few megabytes leave holes that the next ones, a little larger, do not fill.
+    """
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
+
+
+@cache  # which library this process runs on does not change
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

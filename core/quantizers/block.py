@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from core.environment import return_free_pages
 from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
 from core.model.activations import Activations, HiddenStates
@@ -275,6 +276,9 @@ class _BlockTask:
             alike = [name for name in names if self.quantizers[name] is quantizer]
             last = self._uses[source] <= 0 and quantizer is quantizers[-1]
             self._solve_alike(quantizer, alike, statistics, known, last=last)
+        # Experts are many and small: what they leave is little against the time of asking.
+        if not NUMBERED_EXPERT.search(f".{names[0]}"):
+            return_free_pages()
 
     def _solve_alike(
         self,
