@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from tests.kernels import with_kernels
 from tests.ops.service import RunningService, run_bitmill, running_service
 from tests.worker.models import write_tiny_llama
 
@@ -16,8 +17,8 @@ Bitmill = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels are compiled to, once for all tests."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for all tests, with compiled kernels in it."""
+    return with_kernels(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.kernels import with_kernels
 from tests.ops.service import RunningService, environment, running_service, wait_until
 from tests.worker.models import write_tiny_llama
 
@@ -30,7 +31,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[RunningService]:
     """`bitmill up`, ready."""
-    with running_service(tmp_path_factory.mktemp("service") / "data", models) as running:
+    cache_dir = with_kernels(tmp_path_factory.mktemp("cache"))
+    with running_service(tmp_path_factory.mktemp("service") / "data", models, cache_dir) as running:
         yield running
 
 

@@ -18,6 +18,7 @@ from store.session import Database
 from store.settings import ModelRoot
 from store.sweep import sweep_blobs
 from tests.conftest import Bucket
+from tests.kernels import with_kernels
 from tests.worker.bench import OWNER, Bench, finished
 from tests.worker.celery_worker import celery_worker
 from tests.worker.models import write_tiny_llama
@@ -33,8 +34,8 @@ PATIENCE_SECONDS = 180
 
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all: compiling the solver's kernels takes longer than the jobs."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for all, with the solver's kernels in it."""
+    return with_kernels(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from cli.errors import ExitCode
 from cli.service.checks import free_port
 from cli.service.child import restart_delay
+from tests.kernels import with_kernels
 from tests.ops.service import RunningService, run_bitmill, running_service, wait_until
 from tests.worker.models import write_tiny_llama
 
@@ -63,12 +64,12 @@ def test_children_do_not_outlive_a_killed_launcher(tmp_path: Path):
 
 def test_a_job_under_way_survives_a_stop_and_goes_on_at_the_next_start(tmp_path: Path, models: Path):
     """TERM in the middle of a job gives it back without counting a failure; the next start finishes it."""
-    data_dir = tmp_path / "data"
-    with running_service(data_dir, models) as service:
+    data_dir, cache_dir = tmp_path / "data", with_kernels(tmp_path / "cache")
+    with running_service(data_dir, models, cache_dir) as service:
         body = {
             "model": {"source": "path", "path": str(models / "tiny")},
             "group_size": 32,
-            "calibration": {"samples": 64, "seq_len": 256},
+            "calibration": {"samples": 16, "seq_len": 256},
         }
         answer = httpx.post(f"{service.url}/v1/jobs", json=body, trust_env=False)
         assert answer.status_code == 202, answer.text
@@ -76,7 +77,7 @@ def test_a_job_under_way_survives_a_stop_and_goes_on_at_the_next_start(tmp_path:
         wait_until(lambda: progress(service, job_url)["blocks_done"] >= 2, seconds=120)
         service.launcher.send_signal(signal.SIGTERM)
         assert service.launcher.wait(60) == 0
-    with running_service(data_dir, models) as service:
+    with running_service(data_dir, models, cache_dir) as service:
         wait_until(lambda: progress(service, job_url)["state"] == "succeeded", seconds=120)
         job = httpx.get(f"{service.url}{job_url}", trust_env=False).json()
         assert job["failures"] == 0

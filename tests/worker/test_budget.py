@@ -14,6 +14,7 @@ from core.calibration.windows import draw_windows
 from core.configs import BudgetConfig, CalibrationConfig, GPTQConfig
 from core.evaluation.loading import load_tokenizer
 from store.jobs import JobState, NewCalibrationSet, NewJob
+from tests.kernels import with_kernels
 from tests.worker.bench import OWNER, Bench
 from worker.measure import plan_under
 
@@ -24,6 +25,7 @@ TEXT = "The mill turns, and the wheat becomes flour; the flour becomes bread. " 
 @pytest.fixture
 def real(bench: Bench) -> Bench:
     """A bench whose children run the real engine."""
+    with_kernels(bench.services.settings.cache_dir)
     update = {"test_engine": None, "allow_test_hooks": False}
     return Bench(replace(bench.services, settings=bench.services.settings.model_copy(update=update)), bench.tiny_model)
 

@@ -19,6 +19,7 @@ from core.configs import CalibrationConfig, GPTQConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError
 from core.evaluation.loading import load_tokenizer
 from store.jobs import JobEvent, JobState, NewJob
+from tests.kernels import with_kernels
 from tests.worker.bench import OWNER, Bench
 from tests.worker.fake_hub import BROKEN_REPO, COMMIT, DATASET_REPO, GATED_REPO, FakeHub, fake_hub
 
@@ -41,6 +42,7 @@ def hub(tmp_path: Path, tiny_model: Path) -> Iterator[FakeHub]:
 @pytest.fixture
 def online(bench: Bench, hub: FakeHub) -> Bench:
     """A bench whose worker uses that hub, and the real engine."""
+    with_kernels(bench.services.settings.cache_dir)
     update = {"hub_endpoint": hub.endpoint, "test_engine": None, "allow_test_hooks": False}
     return Bench(replace(bench.services, settings=bench.services.settings.model_copy(update=update)), bench.tiny_model)
 
