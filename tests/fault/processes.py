@@ -52,14 +52,16 @@ class Forked:
             self.process.send_signal(number)
 
     def freeze(self) -> None:
-        """Stops it and its children, as a paused machine is stopped."""
+        """Stops it and its children, as a paused machine is stopped; a child may end meanwhile."""
         for process in [self.process, *self.children()]:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
-        """Lets them go on."""
+        """Lets them go on, those that are still there."""
         for process in [*self.children(), self.process]:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def wait(self, seconds: float = GONE_SECONDS) -> None:
         """Waits for its end."""
