@@ -16,7 +16,9 @@ def main() -> int:
     """Writes the artifact; returns the exit status."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    config = QuantizeConfig(bits=arguments.bits, group_size=arguments.group_size, sym=True, device="cpu")
+    # Its own order by groups is on by default, and refused for a group as wide as the linear.
+    plain = {} if arguments.group_size > 0 else {"act_group_aware": False}
+    config = QuantizeConfig(bits=arguments.bits, group_size=arguments.group_size, sym=True, device="cpu", **plain)
     model = GPTQModel.load(str(arguments.src), config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in arguments.tokens]
     batch_size = max(1, TOKENS_PER_BATCH // len(arguments.tokens[0]))
