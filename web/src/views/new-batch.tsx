@@ -1,13 +1,13 @@
 // The form of a batch: every combination of what varies on every model, one job each, checked while it is filled in.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { Batch, ModelFolders } from "../api/types";
 import { type BatchQuestion, configsOf, modelsOf, severalOf, variedOf } from "../lib/batch";
 import { type Document, type Field, type Sections, type Values, allFields, sectionsOf } from "../lib/fields";
-import { go, hrefTo } from "../router";
-import { announce, notify } from "../state/notices";
+import { hrefTo } from "../router";
 import { useResource } from "../state/resource";
+import { useSending } from "../state/sending";
 import { FieldInput } from "../ui/field";
 import { ErrorBox, Loading, PageHead } from "../ui/parts";
 import { BatchPanel, useBatchPreflight } from "./batch-preflight";
@@ -45,36 +45,25 @@ function partsOf(document: Document): { varied: Field[]; shared: Sections } {
   return { varied, shared: { ...sections, basics: sections.basics.filter((field) => !named(field)), job: sections.job.filter(({ name }) => !NOT_HERE.includes(name)) } };
 }
 
+const send = async (request: BatchQuestion, key: string): Promise<string> => {
+  const batch = (await body(api.POST("/v1/batches", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Batch;
+  return hrefTo("compare", { batch: batch.id });
+};
+
 function Form({ document, known }: { document: Document; known: ModelFolders }) {
   const { varied, shared } = useMemo(() => partsOf(document), [document]);
   const [name, setName] = useState("");
   const [models, setModels] = useState({ folders: [] as readonly string[], hub: "" });
   const [several, setSeveral] = useState<Values>({});
   const [values, setValues] = useState<Values>({ evaluate: true });
-  const [sending, setSending] = useState(false);
-  const [failed, setFailed] = useState<Error>();
   const chosen = variedOf(varied, several);
   const request = useMemo<BatchQuestion>(
     () => ({ name, models: modelsOf(known.data, models.folders, models.hub), configs: configsOf([...varied, ...allFields(shared)], values, chosen) }),
     [name, models, several, values],
   );
-  const key = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), [request]);
+  const { sending, failed, submit } = useSending(request, send);
   const ready = request.models.length > 0 && request.configs.length > 0;
   const preflight = useBatchPreflight(ready ? request : undefined);
-  useEffect(() => setFailed(undefined), [request]);
-  const submit = async (event: Event): Promise<void> => {
-    event.preventDefault();
-    setSending(true);
-    try {
-      const batch = (await body(api.POST("/v1/batches", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Batch;
-      notify("Submitted");
-      go(hrefTo("compare", { batch: batch.id }));
-    } catch (error) {
-      setFailed(error as Error);
-      announce((error as Error).message);
-      setSending(false);
-    }
-  };
   return (
     <form class="new-job-form" onSubmit={(event) => void submit(event)} noValidate>
       <div class="form-main">

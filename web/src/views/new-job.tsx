@@ -1,14 +1,14 @@
 // The form of a new job: made of the service's own description, checked by the service while it is filled in.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { Job, ModelFolders } from "../api/types";
 import { type Document, type Values, allFields, fieldsOf, nested, sectionsOf, valuesFor, valuesOf } from "../lib/fields";
 import { requestOf } from "../lib/jobs";
 import { refusalsByPath } from "../lib/refusals";
-import { go, hrefTo, place } from "../router";
-import { announce, notify } from "../state/notices";
+import { hrefTo, place } from "../router";
 import { useResource } from "../state/resource";
+import { useSending } from "../state/sending";
 import { ErrorBox, Loading, PageHead } from "../ui/parts";
 import { OptionCards } from "./job-options";
 import { loadDocument } from "./methods";
@@ -45,33 +45,22 @@ function startingValues(document: Document, job: Job | undefined): Values {
   return valuesOf(fields, requestOf(job));
 }
 
+const send = async (request: object, key: string): Promise<string> => {
+  const created = (await body(api.POST("/v1/jobs", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Job;
+  return hrefTo(`jobs/${created.id}`);
+};
+
 function Form({ document, known, job }: { document: Document; known: ModelFolders; job: Job | undefined }) {
   const sections = useMemo(() => sectionsOf(document), [document]);
   const [values, setValues] = useState<Values>(() => startingValues(document, job));
   const [model, setModel] = useState<Model>(() => modelOfRequest(job?.spec["model"], known));
-  const [sending, setSending] = useState(false);
-  const [failed, setFailed] = useState<Error>();
   const chosen = fullModel(model);
   const method = values["method"] ?? sections.basics.find(({ name }) => name === "method")?.default;
   const request = useMemo(() => ({ ...nested(valuesFor(method, allFields(sections), values)), model: chosen }), [values, JSON.stringify(chosen)]);
-  const key = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), [request]);
+  const { sending, failed, submit } = useSending(request, send);
   const preflight = usePreflight(chosen ? request : undefined);
   const refusals = refusalsByPath(failed ?? preflight.refusal);
   const regroup = (size: number): void => setValues({ ...values, group_size: size });
-  useEffect(() => setFailed(undefined), [request]);
-  const submit = async (event: Event): Promise<void> => {
-    event.preventDefault();
-    setSending(true);
-    try {
-      const created = (await body(api.POST("/v1/jobs", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Job;
-      notify("Submitted");
-      go(hrefTo(`jobs/${created.id}`));
-    } catch (error) {
-      setFailed(error as Error);
-      announce((error as Error).message);
-      setSending(false);
-    }
-  };
   return (
     <form class="new-job-form" onSubmit={(event) => void submit(event)} noValidate>
       <div class="form-main">
