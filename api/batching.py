@@ -38,20 +38,11 @@ class BatchRefusedError(ApiError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedCell:
-    """One job that can run."""
-
-    model_index: int
-    config_index: int
-    submission: Submission
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedBatch:
-    """What is stored, and what was found about each of its jobs."""
+    """What is stored, and what was found about the job of each of its cells, in their order."""
 
     new: NewBatch
-    cells: tuple[CheckedCell, ...]
+    submissions: tuple[Submission, ...]
 
 
 def prepare_batch(
@@ -63,31 +54,32 @@ def prepare_batch(
         detail = f"{len(request.models)} models by {len(request.configs)} configs are {total} jobs."
         problem = FieldProblem(pointer="#/configs", detail=f"models times configs may be {BATCH_JOBS_MAX} at most")
         raise InvalidRequestError("batch_too_large", detail, problem, hint="Submit several batches.")
-    cells: list[CheckedCell] = []
+    cells: list[BatchCell] = []
+    submissions: list[Submission] = []
     refusals: list[Refusal] = []
     for model_index, config_index in product(range(len(request.models)), range(len(request.configs))):
         try:
-            cells.append(_cell(request, model_index, config_index, services, principal))
+            submission = _submission(request, model_index, config_index, services, principal)
         except (CoreError, ApiError) as error:
             refusals.append(_placed(refusal_of(error), model_index, config_index))
+            continue
+        cells.append(BatchCell(model_index=model_index, config_index=config_index, job=submission.job))
+        submissions.append(submission)
     if refusals:
         raise BatchRefusedError(tuple(refusals), total)
     new = NewBatch(
         owner_key_id=principal.owner_id,
         name=request.name,
-        cells=tuple(
-            BatchCell(model_index=cell.model_index, config_index=cell.config_index, job=cell.submission.job)
-            for cell in cells
-        ),
+        cells=tuple(cells),
         idempotency_key=idempotency_key,
         request_sha256=_request_hash(request, cells),
     )
-    return CheckedBatch(new=new, cells=tuple(cells))
+    return CheckedBatch(new=new, submissions=tuple(submissions))
 
 
-def _cell(
+def _submission(
     request: BatchRequest, model_index: int, config_index: int, services: Services, principal: Principal
-) -> CheckedCell:
+) -> Submission:
     options = request.configs[config_index].model_dump(exclude_unset=True)
     labels = {**request.labels, **options.get("labels", {})}
     if len(labels) > LABELS_MAX:
@@ -95,8 +87,7 @@ def _cell(
         raise InvalidRequestError("invalid_request", detail, FieldProblem(pointer="#/labels", detail="too many labels"))
     model = request.models[model_index].model_dump(exclude_unset=True)
     job_request = JobRequest.model_validate({**options, "model": model, "labels": labels})
-    submission = prepare_submission(job_request, services, principal, None)
-    return CheckedCell(model_index=model_index, config_index=config_index, submission=submission)
+    return prepare_submission(job_request, services, principal, None)
 
 
 def _placed(refusal: Refusal, model_index: int, config_index: int) -> Refusal:
@@ -115,7 +106,6 @@ def _point(refusal: Refusal, model_index: int, config_index: int) -> Iterator[Fi
         yield FieldProblem(pointer=pointer, detail=f"{problem.detail} ({where})")
 
 
-def _request_hash(request: BatchRequest, cells: Sequence[CheckedCell]) -> str:
-    hashes = (f"{cell.model_index} {cell.config_index} {cell.submission.job.request_sha256}" for cell in cells)
-    lines = [request.name, *hashes]
+def _request_hash(request: BatchRequest, cells: Sequence[BatchCell]) -> str:
+    lines = [request.name, *(f"{cell.model_index} {cell.config_index} {cell.job.request_sha256}" for cell in cells)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -86,10 +86,10 @@ def _preflight(checked: CheckedBatch) -> BatchPreflightView:
             BatchCellView(
                 model_index=cell.model_index,
                 config_index=cell.config_index,
-                warnings=list(cell.submission.warnings),
-                estimate=estimate_view(cell.submission.estimate),
+                warnings=list(submission.warnings),
+                estimate=estimate_view(submission.estimate),
             )
-            for cell in checked.cells
+            for cell, submission in zip(checked.new.cells, checked.submissions, strict=True)
         ]
     )
 
