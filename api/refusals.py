@@ -135,7 +135,7 @@ def _quota_refusal(error: QuotaExceededError) -> Refusal:
         status=403,
         code=error.code,
         detail=str(error),
-        hint="Delete finished jobs or calibration sets, or ask for more.",
+        hint="Delete finished jobs, calibration sets or uploaded models, or ask for more.",
     )
 
 

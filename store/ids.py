@@ -27,6 +27,7 @@ class IdPrefix(StrEnum):
     WEBHOOK = "whk"
     DELIVERY = "msg"
     PUBLICATION = "pub"
+    UPLOADED_MODEL = "mdl"
 
 
 def uuid7() -> uuid.UUID:

@@ -116,7 +116,8 @@ class JobProgress:
 class NewJob:
     """What a submit stores. spec: the validated request (model, config, calibration, formats, targets), plain JSON.
 
-    calibration_set_id names the stored set whose text is used. idempotency_key is unique per owner.
+    calibration_set_id names the stored set whose text is used, uploaded_model_id the model, where it is an upload.
+    idempotency_key is unique per owner.
     request_sha256 is the hash of the canonical request, compared when an idempotency key comes again.
     deadline_seconds: from the submit, and again from a user's retry, to the time at which the job fails.
     """
@@ -124,6 +125,7 @@ class NewJob:
     owner_key_id: str
     spec: Mapping[str, Any]
     calibration_set_id: str | None
+    uploaded_model_id: str | None = None
     queue_class: str = "default"
     needs: Needs = field(default_factory=Needs)
     priority: int = 0
@@ -288,10 +290,14 @@ class Batch:
     members: tuple[BatchMember, ...]
 
 
+NAMED_BY = {"hub": "repo", "path": "path", "upload": "name"}
+"""By source, the field of a spec's model that users know it by."""
+
+
 def model_name(spec: Mapping[str, Any]) -> str:
-    """Returns what a list is filtered by: the hub name, or the local path as it was submitted."""
+    """Returns what a list is filtered by: the hub name, the upload's name, or the local path as it was submitted."""
     model = spec["model"]
-    return str(model["repo"] if model["source"] == "hub" else model["path"])
+    return str(model[NAMED_BY[model["source"]]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

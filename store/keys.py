@@ -13,18 +13,21 @@ class Quotas:
     """What one key may take; None: no limit of its own.
 
     jobs_in_flight: that are neither finished nor failed. stored_bytes: of the files of its finished jobs.
-    calibration_bytes: of its texts. requests_per_minute: over time; bursts may take a minute's worth at once.
+    calibration_bytes: of its texts. model_bytes: of its uploaded models. requests_per_minute: over time; bursts may
+    take a minute's worth at once.
     """
 
     jobs_in_flight: int | None = None
     stored_bytes: int | None = None
     calibration_bytes: int | None = None
+    model_bytes: int | None = None
     requests_per_minute: int | None = None
 
     @property
     def amounts(self) -> bool:
         """Whether one of them limits what is stored or waits, which is counted when something is added."""
-        return any(limit is not None for limit in (self.jobs_in_flight, self.stored_bytes, self.calibration_bytes))
+        limits = (self.jobs_in_flight, self.stored_bytes, self.calibration_bytes, self.model_bytes)
+        return any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class Usage:
     jobs_in_flight: int
     stored_bytes: int
     calibration_bytes: int
+    model_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

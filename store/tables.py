@@ -95,6 +95,31 @@ calibration_sets = Table(
     Index("ix_calibration_sets_sha256", "sha256"),
 )
 
+uploaded_models = Table(
+    "uploaded_models",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("owner_key_id"),
+    _text("name"),
+    _text("model_type"),
+    _text("sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _time("created_at"),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+    _time("expires_at", nullable=True),
+    UniqueConstraint("owner_key_id", "sha256", name="uq_uploaded_models_owner_sha256"),
+)
+
+model_files = Table(
+    "model_files",
+    metadata,
+    Column("model_id", Text, ForeignKey("uploaded_models.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    _text("sha256"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Index("ix_model_files_sha256", "sha256"),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -144,6 +169,7 @@ jobs = Table(
     Column("pinned", Boolean, nullable=False, server_default=false()),
     _time("expires_at", nullable=True),
     _time("expiry_warned_at", nullable=True),
+    Column("uploaded_model_id", Text, ForeignKey("uploaded_models.id")),
     UniqueConstraint("owner_key_id", "idempotency_key", name="uq_jobs_owner_idempotency_key"),
     Index("ix_jobs_created", "created_at", "id"),
     Index("ix_jobs_state_created", "state", "created_at", "id"),
@@ -319,6 +345,7 @@ api_keys = Table(
     Column("max_stored_bytes", BigInteger),
     Column("max_calibration_bytes", BigInteger),
     Column("max_requests_per_minute", BigInteger),
+    Column("max_model_bytes", BigInteger),
 )
 
 sessions = Table(

@@ -23,6 +23,7 @@ KEY_EXAMPLE: dict[str, Any] = {
         "jobs_in_flight": 20,
         "stored_bytes": 50_000_000_000,
         "calibration_bytes": 1_000_000_000,
+        "model_bytes": 200_000_000_000,
         "requests_per_minute": 600,
     },
     "created_at": "2026-11-24T08:00:00Z",
@@ -45,6 +46,7 @@ class QuotasBody(Strict):
     jobs_in_flight: Amount | None = Field(default=None, description="Jobs that are not over.")
     stored_bytes: Amount | None = Field(default=None, description="Of its finished jobs' files.")
     calibration_bytes: Amount | None = Field(default=None, description="Of its calibration sets.")
+    model_bytes: Amount | None = Field(default=None, description="Of its uploaded models.")
     requests_per_minute: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
         default=None, description="Per API process; bursts may take a minute's worth at once."
     )
@@ -82,6 +84,7 @@ class UsageView(BaseModel):
     jobs_in_flight: int
     stored_bytes: int
     calibration_bytes: int
+    model_bytes: int
 
 
 class KeyView(BaseModel):

@@ -37,6 +37,9 @@ def create(
     max_calibration_bytes: Annotated[
         int | None, typer.Option("--max-calibration-bytes", min=0, help="Bytes of its calibration sets.")
     ] = None,
+    max_model_bytes: Annotated[
+        int | None, typer.Option("--max-model-bytes", min=0, help="Bytes of its uploaded models.")
+    ] = None,
     requests_per_minute: Annotated[
         int | None, typer.Option("--requests-per-minute", min=1, help="Requests to each API process.")
     ] = None,
@@ -51,6 +54,7 @@ def create(
         jobs_in_flight=max_jobs,
         stored_bytes=max_stored_bytes,
         calibration_bytes=max_calibration_bytes,
+        model_bytes=max_model_bytes,
         requests_per_minute=requests_per_minute,
     )
     wish = KeyWish(name=name, scopes=scope, expires_days=expires_days, quotas=quotas)

@@ -15,6 +15,7 @@ from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
 from store.repository.logs import LogPart
 from store.repository.measurements import MeasurementPart
+from store.repository.models import ModelPart
 from store.repository.publications import PublicationPart
 from store.repository.queue import QueuePart
 from store.repository.retention import RetentionPart
@@ -31,6 +32,7 @@ class Repository(
     EndingPart,
     HistoryPart,
     CatalogPart,
+    ModelPart,
     KeyPart,
     BlobPart,
     CheckpointPart,

@@ -11,7 +11,7 @@ from sqlalchemy import delete, exists, select
 
 from store.repository.base import RepositoryBase
 from store.repository.clock import database_time
-from store.tables import artifacts, blobs, calibration_sets, checkpoints
+from store.tables import artifacts, blobs, calibration_sets, checkpoints, model_files
 
 
 class BlobPart(RepositoryBase):
@@ -32,9 +32,10 @@ class BlobPart(RepositoryBase):
         held = exists().where(artifacts.c.sha256 == blobs.c.sha256)
         used = exists().where(calibration_sets.c.sha256 == blobs.c.sha256)
         needed = exists().where(checkpoints.c.sha256 == blobs.c.sha256)
+        uploaded = exists().where(model_files.c.sha256 == blobs.c.sha256)
         free = (
             select(blobs.c.sha256)
-            .where(blobs.c.reserved_at < database_time(-older_than_seconds), ~held, ~used, ~needed)
+            .where(blobs.c.reserved_at < database_time(-older_than_seconds), ~held, ~used, ~needed, ~uploaded)
             .order_by(blobs.c.reserved_at)
             .limit(limit)
             .with_for_update(of=blobs, skip_locked=True)

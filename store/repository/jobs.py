@@ -15,7 +15,7 @@ from store.repository.base import Guard, RepositoryBase, insert_into, owned
 from store.repository.clock import database_time
 from store.repository.queue import claimable
 from store.repository.rows import job_from_row
-from store.tables import job_labels, jobs
+from store.tables import job_labels, jobs, uploaded_models
 from store.workers import Capability
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _new_values(new: NewJob) -> dict[str, Any]:
         "method": new.spec["quantization"]["method"],
         "model": model_name(new.spec),
         "calibration_set_id": new.calibration_set_id,
+        "uploaded_model_id": new.uploaded_model_id,
         "queue_class": new.queue_class,
         "needed_device": new.needs.device,
         "needed_memory_bytes": new.needs.memory_bytes,
@@ -100,8 +101,10 @@ class JobPart(RepositoryBase):
         """Stores a submit and returns (job, True), or (the earlier job, False) where the idempotency key was used.
 
         Raises IdempotencyConflictError where that key came with another request_sha256, and KeyError where the spec
-        names no model or method.
+        names no model or method, NotFoundError where the uploaded model is gone.
         """
+        if new.uploaded_model_id is not None:
+            self._hold_uploaded_model(new.uploaded_model_id)
         statement = _job_insert(self._connection.dialect.name, once=new.idempotency_key is not None)
         if new.deadline_seconds is not None:
             statement = statement.values(deadline_at=database_time(new.deadline_seconds))
@@ -113,6 +116,12 @@ class JobPart(RepositoryBase):
             self._connection.execute(insert(job_labels), labels)
         self._append_event(row, EventKind.SUBMITTED, {"state": JobState.QUEUED})
         return job_from_row(row), True
+
+    def _hold_uploaded_model(self, model_id: str) -> None:
+        """Keeps a model from being deleted until the job's row, which needs it, is there."""
+        held = select(uploaded_models.c.id).where(uploaded_models.c.id == model_id).with_for_update(read=True)
+        if self._connection.execute(held).one_or_none() is None:
+            raise NotFoundError("uploaded model", model_id)
 
     def _earlier_job(self, new: NewJob) -> Job:
         statement = select(jobs).where(

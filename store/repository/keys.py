@@ -17,7 +17,7 @@ from store.keys import API_SCOPES, ApiKey, Quotas, Usage
 from store.repository.base import RepositoryBase
 from store.repository.clock import database_time
 from store.repository.rows import api_key_from_row
-from store.tables import api_keys, artifacts, calibration_sets, jobs, sessions
+from store.tables import api_keys, artifacts, calibration_sets, jobs, sessions, uploaded_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,6 +185,9 @@ class KeyPart(RepositoryBase):
             ),
             calibration_bytes=self._sum(
                 select(func.sum(calibration_sets.c.size_bytes)).where(calibration_sets.c.owner_key_id == owner)
+            ),
+            model_bytes=self._sum(
+                select(func.sum(uploaded_models.c.size_bytes)).where(uploaded_models.c.owner_key_id == owner)
             ),
         )
 

@@ -9,21 +9,26 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, select, update
+from sqlalchemy import and_, delete, exists, select
 
-from store.errors import NotFoundError, WrongStateError
-from store.jobs import TERMINAL_STATES, CalibrationSet, EventKind, Job, JobState
-from store.repository.base import Guard, RepositoryBase, owned
+from store.jobs import CalibrationSet, EventKind, Job, JobState
+from store.repository.base import Guard
 from store.repository.clock import database_time
+from store.repository.kept import BATCH, Kept, KeptPart
 from store.repository.rows import calibration_set_from_row, job_from_row
 from store.tables import artifacts, calibration_sets, hub_tokens, jobs
 
-BATCH = 100
 # The text that every service has; its rows are made anew whenever they are asked for.
 BUILTIN_NAME = "builtin"
+TEXTS = Kept(
+    table=calibration_sets,
+    noun="calibration set",
+    used_by=jobs.c.calibration_set_id,
+    lasting=calibration_sets.c.name == BUILTIN_NAME,
+)
 
 
-class RetentionPart(RepositoryBase):
+class RetentionPart(KeptPart):
     """The part of the repository that retention and hub tokens use."""
 
     def set_hub_token(self, owner: str, token_sealed: str) -> datetime:
@@ -102,66 +107,21 @@ class RetentionPart(RepositoryBase):
 
     def keep_calibration_set(self, set_id: str, changes: Mapping[str, Any], owner: str | None = None) -> CalibrationSet:
         """Sets some of pinned and expires_at; raises NotFoundError."""
-        row = self._set_row(set_id, owner)
-        if changes:
-            statement = update(calibration_sets).where(calibration_sets.c.id == set_id).values(dict(changes))
-            row = self._connection.execute(statement.returning(*calibration_sets.c)).one()
-        return calibration_set_from_row(row)
+        return calibration_set_from_row(self._keep(TEXTS, set_id, changes, owner))
 
     def delete_calibration_set(self, set_id: str, owner: str | None = None) -> None:
         """Removes a text for good; jobs that are over forget it, and cannot be retried.
 
         Raises NotFoundError, or WrongStateError where a job that is not over needs it.
         """
-        self._set_row(set_id, owner)
-        needed = select(jobs.c.id, jobs.c.state).where(_needs(set_id)).limit(1)
-        needing = self._connection.execute(needed).first()
-        if needing is not None:
-            raise WrongStateError(needing.id, needing.state, f"parted from its calibration set {set_id}")
-        self._connection.execute(
-            update(jobs).where(jobs.c.calibration_set_id == set_id).values(calibration_set_id=None)
-        )
-        self._connection.execute(delete(calibration_sets).where(calibration_sets.c.id == set_id))
+        self._delete_kept(TEXTS, set_id, owner)
 
     def expire_calibration_sets(self, keep_seconds: float | None) -> tuple[str, ...]:
         """Removes texts whose time has come and that no unfinished job needs; returns their ids.
 
         keep_seconds: since the upload, for those without a time of their own; None: these stay.
         """
-        if keep_seconds is not None:
-            self._date_calibration_sets(keep_seconds)
-        free = ~exists().where(jobs.c.calibration_set_id == calibration_sets.c.id, jobs.c.state.not_in(TERMINAL_STATES))
-        due = (
-            select(calibration_sets.c.id)
-            .where(calibration_sets.c.expires_at <= database_time(), ~calibration_sets.c.pinned, free)
-            .where(calibration_sets.c.name != BUILTIN_NAME)
-            .limit(BATCH)
-            .with_for_update(skip_locked=True)
-        )
-        ids = tuple(self._connection.execute(due).scalars())
-        for set_id in ids:
-            self.delete_calibration_set(set_id)
-        return ids
-
-    def _date_calibration_sets(self, keep_seconds: float) -> None:
-        undated = select(calibration_sets.c.id, calibration_sets.c.created_at).where(
-            calibration_sets.c.expires_at.is_(None), ~calibration_sets.c.pinned, calibration_sets.c.name != BUILTIN_NAME
-        )
-        for row in self._connection.execute(undated.limit(BATCH)).all():
-            expires_at = row.created_at + timedelta(seconds=keep_seconds)
-            mine = update(calibration_sets).where(calibration_sets.c.id == row.id)
-            self._connection.execute(mine.values(expires_at=expires_at))
-
-    def _set_row(self, set_id: str, owner: str | None) -> Any:  # noqa: ANN401 - a row
-        statement = owned(select(calibration_sets), calibration_sets, owner).where(calibration_sets.c.id == set_id)
-        row = self._connection.execute(statement.with_for_update()).one_or_none()
-        if row is None:
-            raise NotFoundError("calibration set", set_id)
-        return row
-
-
-def _needs(set_id: str) -> Any:  # noqa: ANN401 - a condition
-    return and_(jobs.c.calibration_set_id == set_id, jobs.c.state.not_in(TERMINAL_STATES))
+        return self._expire_kept(TEXTS, keep_seconds)
 
 
 def _succeeded(job_id: str) -> Guard:

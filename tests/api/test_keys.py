@@ -39,7 +39,7 @@ def test_a_key_lives_from_its_making_to_its_end(guarded: Service):
     read = guarded.client.get(path).json()
     assert "bearer" not in read
     assert (read["state"], read["scopes"]) == ("active", sorted(SCOPES))
-    assert read["usage"] == {"jobs_in_flight": 0, "stored_bytes": 0, "calibration_bytes": 0}
+    assert read["usage"] == {"jobs_in_flight": 0, "stored_bytes": 0, "calibration_bytes": 0, "model_bytes": 0}
     changed = guarded.client.patch(path, json={"name": "reader", "scopes": ["artifacts:read"]}).json()
     assert (changed["name"], changed["scopes"], changed["quotas"]) == ("reader", ["artifacts:read"], read["quotas"])
     assert guarded.client.get("/v1/jobs", headers=proof).json()["code"] == "missing_scope"

@@ -10,6 +10,7 @@ import pytest
 
 from store.errors import TransferRefusedError
 from store.jobs import Job, JobFilter, JobState, NewCalibrationSet
+from store.models import ModelFile, NewUploadedModel
 from store.session import Database
 from store.transfer import copy_database
 from tests.conformance.samples import BROKEN, FILES, WORKER, new_job, submit, submit_and_claim
@@ -24,7 +25,7 @@ def sqlite(tmp_path: Path) -> Database:
 
 
 def fill(database: Database) -> None:
-    """Stores one of each: finished, failed, queued and labelled jobs, a calibration set, a key."""
+    """Stores one of each: finished, failed, queued and labelled jobs, a calibration set, a model, a key."""
     database.upgrade()
     with database.transaction() as repository:
         repository.add_api_key("ops", frozenset({"jobs:read"}), None)
@@ -32,6 +33,10 @@ def fill(database: Database) -> None:
             owner_key_id="key_a", name="t", format="text", sha256="c" * 64, size_bytes=4, documents=1
         )
         kept = repository.add_calibration_set(text)
+        weights = ModelFile(name="model.safetensors", sha256="d" * 64, size_bytes=9)
+        repository.add_uploaded_model(
+            NewUploadedModel(owner_key_id="key_a", name="m", model_type="llama", files=(weights,))
+        )
     done = submit_and_claim(database)
     with database.transaction() as repository:
         repository.succeed(done.id, done.lease_token, FILES)
@@ -58,6 +63,7 @@ def test_every_row_arrives_as_it_was(sqlite: Database, postgres_url: str):
     assert everything(target) == everything(sqlite)
     assert copied["jobs"] == len(("done", "broken", "queued"))
     assert copied["artifacts"] == len(FILES)
+    assert (copied["uploaded_models"], copied["model_files"]) == (1, 1)
     with target.reading() as repository:
         place = repository.stream_end()
     new = submit(target)

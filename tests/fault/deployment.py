@@ -192,7 +192,9 @@ class Deployment:
         with self.database.reading() as repository:
             jobs = repository.list_jobs(None, JobFilter(), 1000)
             files = {file.sha256 for job in jobs for file in repository.list_artifacts(job.id)}
-            return files | {stored.sha256 for stored in repository.list_calibration_sets()}
+            texts = {stored.sha256 for stored in repository.list_calibration_sets()}
+            models = repository.list_uploaded_models()
+            return files | texts | {file.sha256 for model in models for file in repository.list_model_files(model.id)}
 
     def stored_blobs(self) -> set[str]:
         """Returns the names of all blobs that lie in the object store, a folder or a bucket."""
