@@ -51,6 +51,7 @@ function limits({ quotas }: ApiKey): string {
     quotas.jobs_in_flight != null && `${quotas.jobs_in_flight} jobs`,
     quotas.stored_bytes != null && `${bytes(quotas.stored_bytes)} stored`,
     quotas.calibration_bytes != null && `${bytes(quotas.calibration_bytes)} of texts`,
+    quotas.model_bytes != null && `${bytes(quotas.model_bytes)} of models`,
     quotas.requests_per_minute != null && `${quotas.requests_per_minute} requests a minute`,
   ];
   return said.filter(Boolean).join(", ") || "none";
@@ -109,7 +110,8 @@ function ChangeDialog({ apiKey, done, close }: { apiKey: ApiKey; done: () => voi
     <Dialog title={`Change ${apiKey.name}`} onClose={close}>
       {data?.usage && (
         <p class="quiet">
-          It takes now: {plural(data.usage.jobs_in_flight, "job")} in flight, {bytes(data.usage.stored_bytes)} stored, {bytes(data.usage.calibration_bytes)} of texts.
+          It takes now: {plural(data.usage.jobs_in_flight, "job")} in flight, {bytes(data.usage.stored_bytes)} stored, {bytes(data.usage.calibration_bytes)} of texts,{" "}
+          {bytes(data.usage.model_bytes)} of models.
         </p>
       )}
       <SchemaForm schema="KeyChanges" action="Change the key" from={apiKey} onSubmit={change} />
