@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core.budget.request import BudgetRequest, check_budget
+from core.budget.run import RunRequest
 from core.calibration.hub import SELF_SET
 from core.configs import BudgetConfig, parse_formats
-from core.preflight.checks import check_config
 from core.preflight.resources import Estimate, estimate, generation_bytes
 
 if TYPE_CHECKING:
@@ -34,13 +33,15 @@ def check_options(
 
     rates: of the machine; None where they are not known, and no time is told.
     """
-    budget, formats = budget_config(options), parse_formats(options.formats)
-    if budget is None:
-        warnings = check_config(config, facts, options.targets, calibration, formats)
-    else:
-        request = BudgetRequest(config=config, budget=budget, targets=tuple(options.targets), formats=formats)
-        config, warnings = check_budget(request, facts, calibration)
-    needed = estimate(facts, config, calibration, formats, rates=rates)
+    request = RunRequest(
+        config=config,
+        calibration=calibration,
+        budget=budget_config(options),
+        targets=tuple(options.targets),
+        formats=parse_formats(options.formats),
+    )
+    config, warnings = request.check(facts)
+    needed = estimate(facts, config, calibration, request.formats, rates=rates)
     if calibration is not None and options.calibration.set == SELF_SET:
         needed = replace(needed, ram_bytes=max(needed.ram_bytes, generation_bytes(facts)))
     return warnings, needed

@@ -137,7 +137,7 @@ def quantization_config(request: JobOptions) -> QuantizationConfig:
 def _checked_model(
     request: JobRequest, config: QuantizationConfig, calibration: CalibrationConfig | None, services: Services
 ) -> _CheckedModel:
-    """Checks a local folder here; a hub model is checked by the worker once it is there."""
+    """Checks a local folder here; a hub model is checked by the worker before it fetches it."""
     model = request.model
     if isinstance(model, HubModel):
         return _CheckedModel(spec=hub_spec(model))

@@ -18,18 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from core.budget.request import BudgetRequest, check_budget
 from core.checkpoint.checksums import verify_sha256sums
-from core.configs import BudgetConfig, CalibrationConfig, config_from_dict
 from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
 from core.events import BudgetPlanned, CalibrationDrawn, Event, RunStarted, Stage, StageStarted, WarningRaised
-from core.preflight.checks import check_config
-from core.preflight.resources import MAX_SHARD_BYTES, check_disk, check_file_size, check_memory, estimate
-from core.preflight.source import ModelFacts, inspect_source
+from core.preflight.source import ModelFacts
 from core.threads import leave_out_gpu_compiler, wait_briefly
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
 from worker.faults import FaultPoint, Faults
+from worker.preflight import check_attempt, run_request
 from worker.protocol import CalibrationText, QuantizeSpec, Result, Stopped
 
 if TYPE_CHECKING:
@@ -48,7 +45,7 @@ class Attempt:
         self._spec = spec
         self._channel = channel
         self._faults = Faults(spec.faults.plan, spec.faults.folder)
-        self._config = config_from_dict(spec.quantization)
+        self._request = run_request(spec.asked)
         self._resolved: dict[str, Any] = {}
         self._facts: ModelFacts | None = None
 
@@ -61,30 +58,22 @@ class Attempt:
 
     def _preflight(self) -> None:
         self._begin(Stage.PREFLIGHT)
-        options = self._spec.calibration
-        calibration = None if options is None else CalibrationConfig.from_dict(options.options)
-        facts = inspect_source(self._spec.model_dir)
-        self._facts = facts
-        config = self._config
-        if self._budget is None:
-            warnings = check_config(config, facts, self._spec.targets, calibration, self._spec.formats)
-        else:
-            config, warnings = check_budget(self._budget, facts, calibration)
+        text = self._spec.calibration
+        writes_text = self._spec.asked.writes_text and text is not None and not text.path.exists()
+        self._facts, warnings = check_attempt(
+            self._request, self._spec.model_dir, self._spec.work_dir, writes_text=writes_text
+        )
         for message in warnings:
             self._emit(WarningRaised(code="preflight", message=message))
-        needed = estimate(facts, config, calibration, self._spec.formats, activation_memory=0)
-        # What an earlier attempt left in the work folder counts as there already.
-        check_disk(self._spec.work_dir, needed.disk_bytes - folder_bytes(self._spec.work_dir.parent))
-        check_file_size(min(needed.artifact_bytes, MAX_SHARD_BYTES))
-        check_memory(needed.ram_bytes)
 
     def _calibrate(self, text: CalibrationText) -> CalibrationWindows:
         self._begin(Stage.CALIBRATING)
         # Loading torch and transformers takes seconds: only now that the job has passed what can be checked without.
         from worker.measure import draw, write_text  # noqa: PLC0415
 
-        config = CalibrationConfig.from_dict(text.options)
-        if text.write:
+        config = self._request.calibration
+        assert config is not None  # noqa: S101 - the text comes with its options
+        if self._spec.asked.writes_text:
             write_text(self._spec.model_dir, config, text.path, self._progress)
         windows = draw(text.path, self._spec.model_dir, config, look=text.look)
         self._emit(
@@ -101,17 +90,9 @@ class Attempt:
         self._resolved["calibration_windows_sha256"] = windows.sha256
         return windows
 
-    @property
-    def _budget(self) -> BudgetRequest | None:
-        spec = self._spec
-        if spec.budget is None:
-            return None
-        budget = BudgetConfig.from_dict(spec.budget)
-        return BudgetRequest(config=self._config, budget=budget, targets=spec.targets, formats=spec.formats)
-
     def _plan(self, calibration: CalibrationWindows | None) -> BudgetPlan | None:
         """Chooses bits and group sizes under the budget, or takes over what an earlier attempt chose."""
-        request = self._budget
+        request = self._request.plan_request
         if request is None or calibration is None:
             return None
         from worker.measure import plan_under  # noqa: PLC0415 - as above
@@ -130,10 +111,10 @@ class Attempt:
         engine = load_engine(spec.engine_file)
         if spec.engine_file is None and spec.cache_dir is not None:
             keep_rates(spec.cache_dir)
-        config = self._config if plan is None else plan.config
+        config = self._request.config if plan is None else plan.config
         options: dict[str, Any] = {
             "work_dir": spec.work_dir,
-            "formats": spec.formats,
+            "formats": spec.asked.formats,
             "on_event": self._emit,
             "should_stop": self._channel.should_stop,
             "on_fault": self._faults.hit,
@@ -191,11 +172,6 @@ class Attempt:
         self._channel.emit(event)
         if isinstance(event, StageStarted) and event.stage is Stage.PACKING:
             self._faults.hit(FaultPoint.PACKING)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Returns the bytes of all files below a folder; none where it is absent."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def resources(spec: QuantizeSpec) -> object:

@@ -1,20 +1,22 @@
 """The process that fetches a model of the hub, or a data set to calibrate on: a spec in, what was found out.
 
 A process of its own, so that a cancel can end a stuck connection. Only files that the engine reads are fetched;
-code, pickles and duplicates in other formats stay where they are.
+code, pickles and duplicates in other formats stay where they are. A model that the job could not run on is refused by
+its small files and the headers of its shards.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from huggingface_hub import DryRunFileInfo, snapshot_download
 from huggingface_hub.errors import (
     DryRunError,
@@ -33,9 +35,11 @@ from core.preflight.resources import check_disk
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
 from worker.faults import FaultPoint, Faults
+from worker.hub_headers import HubFiles, lay_out
+from worker.preflight import check_attempt, run_request
 from worker.protocol import FETCH_SPEC, DatasetSpec, DownloadSpec, Result
 
-UNAVAILABLE = (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, TimeoutError, ConnectionError)
+UNAVAILABLE = (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, TimeoutError, ConnectionError)
 """What another attempt may not meet again."""
 
 WANTED_FILES = (
@@ -54,29 +58,68 @@ WANTED_FILES = (
 )
 # A folder of the hub holds one checkpoint; what lies deeper (onnx, original, gguf) is another form of the same weights.
 UNWANTED_FILES = ("*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+SHARDS = ".safetensors"
+HEADERS = "headers"
+"""A folder beside the job's work folder, as long as it is looked at."""
 
 
 def fetch(spec: DownloadSpec) -> Result:
-    """Downloads or completes the snapshot, where the disk has room for what is missing.
+    """Downloads or completes the snapshot, where the job can run on that model and there is room for both.
 
-    Raises InsufficientResourcesError before the first byte, and huggingface_hub errors; `explain` makes them a failure.
+    Raises core's errors before the first shard, and huggingface_hub's; `explain` makes them a failure.
     """
-    asked: dict[str, Any] = {
+    # A hub that does not answer has nothing to be weighed; the snapshot may be complete in the cache.
+    with suppress(DryRunError):
+        refuse_unfit(spec, snapshot_download(**_asked_of_hub(spec), dry_run=True))
+    folder = snapshot_download(**_asked_of_hub(spec), dry_run=False)
+    # The cache names a snapshot's folder by its commit.
+    return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
+
+
+def _asked_of_hub(spec: DownloadSpec, *unwanted: str) -> dict[str, Any]:
+    return {
         "repo_id": spec.repo,
         "revision": spec.revision,
         "endpoint": spec.endpoint,
         "token": spec.token or False,
         "cache_dir": spec.cache_dir,
         "allow_patterns": list(WANTED_FILES),
-        "ignore_patterns": list(UNWANTED_FILES),
+        "ignore_patterns": [*UNWANTED_FILES, *unwanted],
         "max_workers": 4,
     }
-    # A hub that does not answer has nothing to be weighed; the snapshot may be complete in the cache.
-    with suppress(DryRunError):
-        check_disk(spec.cache_dir, missing_bytes(snapshot_download(**asked, dry_run=True)))
-    folder = snapshot_download(**asked, dry_run=False)
-    # The cache names a snapshot's folder by its commit.
-    return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
+
+
+def refuse_unfit(spec: DownloadSpec, files: Sequence[DryRunFileInfo]) -> None:
+    """Raises core's errors where the attempt could not run on the model of these files, or they find no room."""
+    missing = missing_bytes(files)
+    shards = [file for file in files if file.filename.endswith(SHARDS)]
+    # A snapshot that is complete is looked at when it is read, and what has no size cannot be laid out.
+    if not missing or any(file.file_size is None for file in shards):
+        return
+    check_disk(spec.cache_dir, missing)
+    pinned = spec.model_copy(update={"revision": files[0].commit_hash})
+    snapshot = Path(snapshot_download(**_asked_of_hub(pinned, f"*{SHARDS}"), dry_run=False))
+    hub = HubFiles(repo=spec.repo, commit=files[0].commit_hash, endpoint=spec.endpoint, token=spec.token)
+    with _empty_folder(spec.work_dir.with_name(HEADERS)) as folder:
+        lay_out(shards, snapshot, folder, hub.read_start)
+        check_attempt(
+            run_request(spec.asked),
+            folder,
+            spec.work_dir,
+            writes_text=spec.asked.writes_text,
+            fetches={spec.cache_dir: missing},
+        )
+
+
+@contextmanager
+def _empty_folder(folder: Path) -> Iterator[Path]:
+    """Makes a folder and removes it; one that a killed process left is emptied."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def missing_bytes(files: Sequence[DryRunFileInfo]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from pydantic import ValidationError
@@ -35,7 +35,7 @@ def explain(error: Exception, spec: UploadSpec) -> Failure:
     if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code in REFUSED:
         said = error.server_message or f"status {error.response.status_code}"
         return Failure(code="hub_refused", message=f"The hub refused the upload to {spec.repo}: {said}.")
-    if isinstance(error, HfHubHTTPError | httpx.HTTPError | TimeoutError | ConnectionError):
+    if isinstance(error, HfHubHTTPError | httpx2.HTTPError | TimeoutError | ConnectionError):
         return Failure(code="hub_unavailable", message=f"The upload to {spec.repo} broke: {type(error).__name__}.")
     return failure_from(error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from store.jobs import Job
 from store.vault import Vault
 from worker.errors import AttemptFailedError, Failure
 from worker.lease import Lease
-from worker.protocol import CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
+from worker.protocol import Asked, CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.services import Services
 from worker.sources import (
     HubSource,
@@ -54,24 +54,19 @@ class Inputs:
         """
         spec = self._job.spec
         try:
-            source = source_of(spec["model"])
-            quantization, options = dict(spec["quantization"]), spec.get("calibration")
-            formats = parse_formats(spec.get("formats", DEFAULT_FORMATS))
+            source, asked = source_of(spec["model"]), _asked(spec)
+            text = None if asked.calibration is None else str(spec["calibration"]["set"])
         except (KeyError, TypeError, ValueError) as error:
             raise AttemptFailedError(
                 Failure(code="spec_invalid", message=f"The job's stored request cannot be read: {error!r}.")
             ) from error
-        model_dir = self._model_dir(source)
         return QuantizeSpec(
-            model_dir=model_dir,
+            asked=asked,
+            model_dir=self._model_dir(source, asked),
             work_dir=self._folder.blocks,
             out_dir=self._folder.artifact,
-            quantization=quantization,
-            calibration=None if options is None else self._calibration(dict(options)),
-            budget=spec.get("budget"),
+            calibration=None if text is None else self._calibration(text),
             plan=self._lease.journal.resolved.get("budget_plan"),
-            targets=tuple(spec.get("targets", ())),
-            formats=formats,
             evaluate=bool(spec.get("evaluate", False)),
             evaluate_nf4=bool(spec.get("evaluate_nf4", True)),
             threads=threads,
@@ -84,15 +79,14 @@ class Inputs:
             silence_seconds=self._services.settings.fence_seconds,
         )
 
-    def _model_dir(self, source: Source) -> Path:
+    def _model_dir(self, source: Source, asked: Asked) -> Path:
         if isinstance(source, LocalSource):
             return local_folder(source, self._services.settings)
         resolved = self._lease.journal.resolved
         # A later attempt stays at the commit that the first one found, or its blocks could not be resumed.
         pinned = HubSource(repo=source.repo, revision=resolved.get("model_commit", source.revision))
-        facts: dict[str, Any] = self._download(
-            download_spec(pinned, self._services.settings, self._owners_token())
-        ).resolved
+        order = download_spec(pinned, asked, self._folder.blocks, self._services.settings, self._owners_token())
+        facts: dict[str, Any] = self._download(order).resolved
         self._lease.journal.resolve({"model_commit": facts["model_commit"]})
         return Path(facts["model_dir"])
 
@@ -101,17 +95,31 @@ class Inputs:
             stored = repository.hub_token(self._job.owner_key_id)
         return None if stored is None else Vault.from_settings(self._services.settings).open(stored[0])
 
-    def _calibration(self, options: dict[str, Any]) -> CalibrationText:
-        set_id, folder = options.pop("set"), self._folder
+    def _calibration(self, set_id: str) -> CalibrationText:
+        folder = self._folder
         if set_id == SELF_SET:
-            return CalibrationText(path=folder.calibration, options=options, write=True, look=False)
+            return CalibrationText(path=folder.calibration, look=False)
         if set_id.startswith(HUB_PREFIX):
             commit = self._lease.journal.resolved.get("calibration_commit")
             spec = dataset_spec(set_id, commit, folder.calibration, self._services.settings, self._owners_token())
             self._lease.journal.resolve(self._download(spec).resolved)
-            return CalibrationText(path=folder.calibration, options=options)
+            return CalibrationText(path=folder.calibration)
         with self._services.database.reading() as repository:
             stored = repository.get_calibration_set(set_id, None)
         self._services.artifacts.fetch_to(stored.sha256, self._folder.calibration)
         self._lease.journal.resolve({"calibration_sha256": stored.sha256})
-        return CalibrationText(path=self._folder.calibration, options=options, look=stored.name != BUILTIN_NAME)
+        return CalibrationText(path=self._folder.calibration, look=stored.name != BUILTIN_NAME)
+
+
+def _asked(spec: Mapping[str, Any]) -> Asked:
+    """Reads what a stored request asks for; raises KeyError, TypeError or ValueError where it cannot be read."""
+    calibration = spec.get("calibration")
+    options = None if calibration is None else {key: value for key, value in calibration.items() if key != "set"}
+    return Asked(
+        quantization=dict(spec["quantization"]),
+        calibration=options,
+        budget=spec.get("budget"),
+        targets=tuple(spec.get("targets", ())),
+        formats=parse_formats(spec.get("formats", DEFAULT_FORMATS)),
+        writes_text=calibration is not None and calibration["set"] == SELF_SET,
+    )

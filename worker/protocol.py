@@ -32,16 +32,27 @@ class Line(BaseModel):
         return self.model_dump_json().encode() + b"\n"
 
 
-class CalibrationText(Line):
-    """The calibration text, already fetched. options: CalibrationConfig.to_dict().
+class Asked(Line):
+    """What the job asks for, as plain values of `core.configs`; calibration and budget are None without one.
 
-    write: the float model is to write the text there first, unless an earlier attempt let it. look: whether the job is
-    told what a look over the text finds.
+    writes_text: the float model writes its calibration text itself.
+    """
+
+    quantization: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+    budget: dict[str, Any] | None = None
+    targets: tuple[str, ...] = ()
+    formats: tuple[Format, ...] = DEFAULT_FORMATS
+    writes_text: bool = False
+
+
+class CalibrationText(Line):
+    """The calibration text: its place, where it lies already unless the float model is to write it.
+
+    look: whether the job is told what a look over the text finds.
     """
 
     path: Path
-    options: dict[str, Any]
-    write: bool = False
     look: bool = True
 
 
@@ -55,25 +66,21 @@ class FaultPlan(Line):
 class QuantizeSpec(Line):
     """One attempt's whole work order.
 
-    quantization: QuantizationConfig.to_dict(). threads: for the engine, None for all; fewer hold less memory at a time
-    and change no byte of the result. activation_memory: bytes for what calibration batches hold, None for the default;
-    it changes none either. device: on which the engine works. provenance: what is known about the source; it goes into
-    the report.
-    budget: BudgetConfig.to_dict(), None without one. plan: what an earlier attempt chose under it.
+    threads: for the engine, None for all; fewer hold less memory at a time and change no byte of the result.
+    activation_memory: bytes for what calibration batches hold, None for the default; it changes none either. device: on
+    which the engine works. provenance: what is known about the source; it goes into the report.
+    plan: what an earlier attempt chose under the budget.
     cache_dir: where the rates of this machine are kept; None measures none.
     engine_file: a test's stand-in for the engine, None in every other place. silence_seconds: without a line from the
     supervisor the child ends.
     """
 
+    asked: Asked
     model_dir: Path
     work_dir: Path
     out_dir: Path
-    quantization: dict[str, Any]
     calibration: CalibrationText | None
-    budget: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
-    targets: tuple[str, ...] = ()
-    formats: tuple[Format, ...] = DEFAULT_FORMATS
     evaluate: bool = False
     evaluate_nf4: bool = True
     threads: int | None = None
@@ -87,8 +94,13 @@ class QuantizeSpec(Line):
 
 
 class DownloadSpec(Line):
-    """A model of the hub to fetch. token: for gated models; it travels here and in no environment or command line."""
+    """A model of the hub to fetch. token: for gated models; it travels here and in no environment or command line.
 
+    asked, work_dir: as in `QuantizeSpec`; what will not run on this model or this machine is not fetched for it.
+    """
+
+    asked: Asked
+    work_dir: Path
     repo: str
     revision: str | None
     endpoint: str

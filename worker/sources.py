@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import ModelProblem, ModelRefusedError
 from core.preflight.roots import resolve_model_path
-from worker.protocol import DatasetSpec, DownloadSpec, FaultPlan
+from worker.protocol import Asked, DatasetSpec, DownloadSpec, FaultPlan
 from worker.settings import WorkerSettings
 
 
@@ -58,9 +58,13 @@ def local_folder(source: LocalSource, settings: WorkerSettings) -> Path:
     return resolve_model_path(roots[source.root] / source.path, roots)[1]
 
 
-def download_spec(source: HubSource, settings: WorkerSettings, owners_token: str | None = None) -> DownloadSpec:
+def download_spec(
+    source: HubSource, asked: Asked, work_dir: Path, settings: WorkerSettings, owners_token: str | None = None
+) -> DownloadSpec:
     """Returns the downloader's work order. owners_token: of the job's owner; without one, the worker's own is used."""
     return DownloadSpec(
+        asked=asked,
+        work_dir=work_dir,
         repo=source.repo,
         revision=source.revision,
         endpoint=settings.hub_endpoint,

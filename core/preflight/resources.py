@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from core.preflight.duration import seconds_by_work
 from core.preflight.memory import FLOAT32_BYTES, PROCESS_BYTES, memory_need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from core.preflight.rates import MachineRates
     from core.preflight.source import ModelFacts
@@ -83,9 +84,22 @@ def generation_bytes(facts: ModelFacts) -> int:
 
 def check_disk(path: Path, needed_bytes: int) -> None:
     """Raises InsufficientResourcesError where the file system of `path` has less room; the folder need not exist."""
-    available = shutil.disk_usage(_existing(path)).free
-    if available < needed_bytes:
-        raise InsufficientResourcesError("disk", needed_bytes, available)
+    check_disks({path: needed_bytes})
+
+
+def check_disks(needed_bytes: Mapping[Path, int]) -> None:
+    """Does the same for several folders; what goes to one file system is added up."""
+    needed: Counter[int] = Counter()
+    folders: dict[int, Path] = {}
+    for path, count in needed_bytes.items():
+        folder = _existing(path)
+        device = folder.stat().st_dev
+        needed[device] += count
+        folders[device] = folder
+    for device, folder in folders.items():
+        available = shutil.disk_usage(folder).free
+        if available < needed[device]:
+            raise InsufficientResourcesError("disk", needed[device], available)
 
 
 def check_file_size(largest_bytes: int) -> None:

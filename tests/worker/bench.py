@@ -46,9 +46,17 @@ class Bench:
         model = {"source": "path", "root": "models", "path": "tiny"}
         return self.add(model, max_attempts=max_attempts, deadline_seconds=deadline_seconds)
 
-    def add(self, model: Mapping[str, Any], *, max_attempts: int = 3, deadline_seconds: int | None = None) -> Job:
-        """Stores a job about any model."""
-        spec = {"model": model, "quantization": RTNConfig(group_size=32).to_dict(), "calibration": None, "targets": []}
+    def add(
+        self,
+        model: Mapping[str, Any],
+        *,
+        max_attempts: int = 3,
+        deadline_seconds: int | None = None,
+        **asked: object,
+    ) -> Job:
+        """Stores a job about any model. asked: what its request says otherwise."""
+        quantization = RTNConfig(group_size=32).to_dict()
+        spec = {"model": model, "quantization": quantization, "calibration": None, "targets": [], **asked}
         limits = {"max_attempts": max_attempts, "deadline_seconds": deadline_seconds}
         new = NewJob(owner_key_id=OWNER, spec=spec, calibration_set_id=None, **limits)
         with self.services.database.transaction() as repository:

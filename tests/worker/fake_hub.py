@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ GATED_REPO = "acme/gated"
 BROKEN_REPO = "acme/broken"
 DATASET_REPO = "acme/words"
 FORBIDDEN_OWNER = "others"
+RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class FakeHub(ThreadingHTTPServer):
     """Serves `folder` as REPO; knows a gated and a broken model beside it, and remembers what it was asked for.
 
     dataset: served as DATASET_REPO. claimed_bytes: what it says that the weights have, where that is not the truth.
+    ranges: whether it gives a part of a file where one is asked for. parts: those that were, as name and bytes.
+    cut_parts: how many of them break off before anything of them came.
     """
 
     def __init__(self, folder: Path, dataset: Path | None = None) -> None:
@@ -48,6 +53,9 @@ class FakeHub(ThreadingHTTPServer):
         self.created: list[dict[str, Any]] = []
         self.failing_writes = 0
         self.claimed_bytes: int | None = None
+        self.ranges = True
+        self.parts: list[tuple[str, int]] = []
+        self.cut_parts = 0
         self._objects: dict[str, bytes] = {}
 
     @property
@@ -56,7 +64,7 @@ class FakeHub(ThreadingHTTPServer):
 
     @property
     def downloaded(self) -> set[str]:
-        """Returns the names of the files whose bytes were asked for."""
+        """Returns the names of the files that were asked for whole."""
         return {request.rsplit("/", 1)[1] for request in self.requests if request.startswith("GET /acme/")}
 
     def answer(self, path: str) -> Answer:
@@ -75,6 +83,19 @@ class FakeHub(ThreadingHTTPServer):
                 return Answer(200, data, {**headers, "X-Linked-Size": str(self._size(path))})
             case _:
                 return Answer(404, headers={"X-Error-Code": "EntryNotFound"})
+
+    def part(self, path: str, span: re.Match[str]) -> Answer | None:
+        """Answers for a part of a file; None where the connection breaks instead."""
+        first, last = int(span[1]), int(span[2])
+        self.parts.append((path.rsplit("/", 1)[1], last + 1 - first))
+        if self.cut_parts:
+            self.cut_parts -= 1
+            return None
+        whole = self.answer(path)
+        if whole.status != HTTPStatus.OK or not self.ranges:
+            return whole
+        headers = whole.headers | {"Content-Range": f"bytes {first}-{last}/{len(whole.body)}"}
+        return Answer(HTTPStatus.PARTIAL_CONTENT, whole.body[first : last + 1], headers)
 
     def take(self, path: str, body: bytes) -> Answer:
         """Answers a write the way the hub's client asks for it: weights as LFS objects, small files in the commit."""
@@ -177,6 +198,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FakeHub
 
+    def handle(self) -> None:
+        # Whoever asked may have heard enough before the end.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            super().handle()
+
     def do_GET(self) -> None:
         self._serve()
 
@@ -211,9 +237,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         path = urlsplit(self.path).path
-        self.server.requests.append(f"{self.command} {path}")
         self.server.tokens.add(self.headers.get("Authorization"))
-        self._send(self.server.answer(path))
+        span = RANGE.fullmatch(self.headers.get("Range", ""))
+        if span is None:
+            self.server.requests.append(f"{self.command} {path}")
+            self._send(self.server.answer(path))
+        elif (part := self.server.part(path, span)) is not None:
+            self._send(part)
+        else:
+            self.close_connection = True
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)

@@ -16,7 +16,7 @@ import pytest
 
 from core.configs import RTNConfig
 from tests.worker.bench import FAKE_ENGINE
-from worker.protocol import EXIT_FAILED, EXIT_FORSAKEN, EXIT_ORPHANED, QuantizeSpec, Stop, Tick
+from worker.protocol import EXIT_FAILED, EXIT_FORSAKEN, EXIT_ORPHANED, Asked, QuantizeSpec, Stop, Tick
 from worker.settings import WorkerSettings, python_command
 
 
@@ -29,7 +29,7 @@ def spec(tmp_path: Path, tiny_model: Path) -> QuantizeSpec:
         model_dir=model,
         work_dir=tmp_path / "job" / "blocks",
         out_dir=tmp_path / "job" / "artifact",
-        quantization=RTNConfig(group_size=32).to_dict(),
+        asked=Asked(quantization=RTNConfig(group_size=32).to_dict()),
         calibration=None,
         engine_file=FAKE_ENGINE,
         silence_seconds=30,

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from worker.protocol import (
+    Asked,
     DownloadSpec,
     EngineEvent,
     FailureLine,
@@ -50,6 +51,8 @@ def test_anything_else_is_refused(line: bytes):
 
 def test_a_token_is_not_printed():
     spec = DownloadSpec(
+        asked=Asked(quantization={}),
+        work_dir=Path("work"),
         repo="a/b",
         revision=None,
         endpoint="https://hub",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 
 from core.configs import CalibrationConfig, GPTQConfig, RTNConfig
 from core.errors import InsufficientResourcesError
-from core.preflight.resources import Estimate, available_memory, check_disk, check_file_size, check_memory, estimate
+from core.preflight.resources import (
+    Estimate,
+    available_memory,
+    check_disk,
+    check_disks,
+    check_file_size,
+    check_memory,
+    estimate,
+)
 from core.preflight.source import ModelFacts, inspect_source
 from tests.core.preflight.folders import make_llama
 
@@ -47,6 +56,16 @@ def test_a_disk_too_small_is_refused_even_for_a_folder_yet_to_be_made(tmp_path: 
     assert caught.value.needed_bytes == EXABYTE
     assert 0 < caught.value.available_bytes < EXABYTE
     assert caught.value.hint
+
+
+def test_what_goes_to_one_disk_is_added_up(tmp_path: Path):
+    """Two folders of one file system share its room; another file system is asked for its own part alone."""
+    half = shutil.disk_usage(tmp_path).free // 2 + 10**9
+    check_disks({tmp_path / "cache": half})
+    check_disks({tmp_path / "cache": half, Path("/proc"): 0})
+    with pytest.raises(InsufficientResourcesError) as caught:
+        check_disks({tmp_path / "cache": half, tmp_path / "work": half})
+    assert caught.value.needed_bytes == 2 * half
 
 
 def test_a_limit_on_the_size_of_a_file_is_refused():
