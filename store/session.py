@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 SQLITE_BUSY_SECONDS = 15
 READ_ONLY = "bitmill_read_only"
+POSTGRES_INTERNAL_CLASS = "XX"
 
 # A forgotten transaction or a lock that never comes must end in an error that callers know, not in a hang.
 POSTGRES_OPTIONS = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
@@ -140,10 +141,17 @@ def _unavailable() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise StorageUnavailableError("The database", _first_line(error)) from error
     except DBAPIError as error:
-        # SQLite says that a file is corrupt with the base class itself, as no other error.
-        if not error.connection_invalidated and type(error) is not DatabaseError:
+        if not (error.connection_invalidated or _server_failed(error)):
             raise
         raise StorageUnavailableError("The database", _first_line(error)) from error
+
+
+def _server_failed(error: DBAPIError) -> bool:
+    """Whether the error is about the database's files, not about our statement."""
+    # SQLite says that a file is corrupt with the base class itself, as no other error. PostgreSQL has a class of codes
+    # for what it did not foresee: a damaged file, or one that may not grow.
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return type(error) is DatabaseError or state.startswith(POSTGRES_INTERNAL_CLASS)
 
 
 def _first_line(error: Exception) -> str:

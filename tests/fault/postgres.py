@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.servers import free_port, new_postgres
 
@@ -20,6 +22,7 @@ max_wal_senders = 4
 hot_standby = on
 unix_socket_directories = ''
 """
+SMALL_WAL_MB = 1
 
 
 class Cluster:
@@ -40,6 +43,19 @@ class Cluster:
         self._server.ensure_pgdata_inited()
         with (self.folder / "postgresql.conf").open("a") as configuration:
             configuration.write(CONFIGURATION)
+
+    def shrink_wal(self) -> None:
+        """Lets a server that does not run keep its log in small files: a limit on files is then met by tables first."""
+        self._run("pg_resetwal", "-f", f"--wal-segsize={SMALL_WAL_MB}", "-D", self.folder)
+
+    def limit_files(self, largest_bytes: int | None) -> None:
+        """Lets no file of a running server grow beyond so many bytes, as a full disk would; None for any size."""
+        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+        limit = f"--fsize={largest_bytes or 'unlimited'}:unlimited"
+        # New processes take the limit over from the first one, so that comes first.
+        for process in [postmaster, *postmaster.children(recursive=True)]:
+            done = self._as_owner(["prlimit", "--pid", str(process.pid), limit])
+            assert done.returncode == 0 or not process.is_running(), "the limit on files cannot be set"
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
@@ -63,8 +79,14 @@ class Cluster:
         return follower
 
     def _run(self, command: str, *arguments: object) -> None:
-        done = subprocess.run(
-            [str(self._server.bin_path / command), *map(str, arguments)],
+        done = self._as_owner([str(self._server.bin_path / command), *map(str, arguments)])
+        log = self.folder / "log"
+        assert done.returncode == 0, f"{command} failed: {log.read_text()[-2000:] if log.exists() else ''}"
+
+    def _as_owner(self, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+        """Runs a command as the user whose server it is."""
+        return subprocess.run(
+            command,
             user=self._server.system_user,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -74,8 +96,6 @@ class Cluster:
             check=False,
             timeout=120,
         )
-        log = self.folder / "log"
-        assert done.returncode == 0, f"{command} failed: {log.read_text()[-2000:] if log.exists() else ''}"
 
 
 @contextmanager
@@ -88,10 +108,12 @@ def cluster_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
+def running_cluster(folder: Path, *, small_wal: bool = False) -> Iterator[Cluster]:
     """Runs a new server."""
     cluster = Cluster(folder)
     cluster.create()
+    if small_wal:
+        cluster.shrink_wal()
     cluster.start()
     try:
         yield cluster

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import signal
 from collections.abc import Mapping
 
 import httpx
+import psycopg
 import pytest
 
-from store.jobs import JobState
+from store.jobs import JobError, JobState
 from tests.api.service import job_request
 from tests.core.preflight.folders import make_llama
 from tests.fault.checker import check
 from tests.fault.conftest import Deploy
 from tests.fault.deployment import Deployment, wait_for
+from tests.fault.postgres import SMALL_WAL_MB, cluster_folder, running_cluster
 from tests.fault.processes import Forked
 from tests.servers import free_port
 
 HOURS = 3600.0
 ROLLED_JOBS = 20
+PADDING = 1600  # the text of an event that fills a page of a table whose pages are full at a tenth
+PADDED_PAGES = 136 * SMALL_WAL_MB
 
 
 @pytest.mark.parametrize("plan", ["block_written@3=enospc", "checkpoint_uploaded=enospc", "uploading@2=enospc"])
@@ -53,6 +58,55 @@ def test_r11_a_full_disk_under_the_database(deploy: Deploy):
     with deployment.database.reading() as repository:
         assert sum(repository.state_counts().values()) == codes.count(202) + 2
     client.close()
+
+
+def test_r11_a_full_disk_under_postgresql(deploy: Deploy, redis_url: str, undisturbed: Mapping[str, str]):
+    """History that cannot grow: submits are refused with 503 and what runs goes on; with room again all of it ends."""
+    with cluster_folder() as folder, running_cluster(folder / "one", small_wal=True) as cluster:
+        deployment = deploy(database_url=cluster.url, broker_url=redis_url, queue_classes=("parked", "work"))
+        _, client = start_api(deployment)
+        assert client.post("/v1/jobs", json=job_request()).status_code == 202
+        job = deployment.submit("work", block_seconds=0.7, max_attempts=6)
+        room = grow_history(deployment)
+        worker = deployment.worker("work")
+        deployment.wait(job, lambda found: found.progress.blocks_done >= 2)
+        cluster.limit_files(room)
+        answers: list[httpx.Response] = []
+        while len(answers) < 400 and (not answers or answers[-1].status_code == 202):
+            answers.append(client.post("/v1/jobs", json=job_request()))
+        assert (answers[-1].status_code, answers[-1].json()["code"]) == (503, "storage_unavailable")
+        assert int(answers[-1].headers["retry-after"]) > 0
+        assert client.get(f"/v1/jobs/{job.id}").json()["state"] == "running"
+        wait_for(lambda: "heartbeat_failed" in worker.log.read_text(), "the worker did not meet the full disk")
+        solved = len(deployment.solved_blocks(job))
+        wait_for(lambda: len(deployment.solved_blocks(job)) > solved, "the engine waits for the database")
+        cluster.limit_files(None)
+        assert deployment.wait(job).state is JobState.SUCCEEDED
+        assert client.post("/v1/jobs", json=job_request()).status_code == 202
+        with deployment.database.reading() as repository:
+            assert repository.state_counts()[JobState.QUEUED] == len(answers) + 1
+        client.close()
+        check(deployment, [job], undisturbed)
+        deployment.end()
+        deployment.database.dispose()
+
+
+def grow_history(deployment: Deployment) -> int:
+    """Fills the table of events until it is larger than a file of the server's own log; returns its bytes."""
+    with psycopg.connect(deployment.settings.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        # Each connection has a page under way; what still goes into it must not be a whole job's history.
+        connection.execute("ALTER TABLE events SET (fillfactor = 10)")
+        deployment.submit("parked")
+        with deployment.database.transaction() as repository:
+            held = repository.claim("wrk_parked", "parked")
+            assert held is not None
+            for _ in range(PADDED_PAGES):
+                text = random.randbytes(PADDING // 2).hex()
+                repository.add_event(held.id, held.lease_token, "padding", {"text": text})
+            repository.fail(held.id, held.lease_token, JobError(code="parked", message="Padding.", retryable=False))
+        [size] = connection.execute("SELECT pg_relation_size('events')").fetchone() or (0,)
+    assert size > SMALL_WAL_MB * 2**20
+    return int(size)
 
 
 def start_api(
