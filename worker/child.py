@@ -136,7 +136,10 @@ class Attempt:
         """Whether an earlier attempt completed the artifact and was lost after that; its bytes are checked."""
         if not self._spec.out_dir.exists():
             return False
+        from core.evaluation.evidence import mend_evidence  # noqa: PLC0415 - takes seconds to load
+
         try:
+            mend_evidence(self._spec.out_dir)
             verify_sha256sums(self._spec.out_dir)
         except ArtifactInvalidError as error:
             self._emit(WarningRaised(code="rebuilt", message=f"The finished artifact was damaged: {error.detail}"))
@@ -151,7 +154,14 @@ class Attempt:
 
         assert self._facts is not None  # noqa: S101 - preflight came first
         spec = self._spec
-        return evaluate(spec.model_dir, spec.out_dir, self._facts, self._progress, with_nf4=spec.evaluate_nf4)
+        return evaluate(
+            spec.model_dir,
+            spec.out_dir,
+            self._facts,
+            self._progress,
+            with_nf4=spec.evaluate_nf4,
+            on_fault=self._faults.hit,
+        )
 
     def _progress(self, event: Event) -> None:
         """Passes an event on; between two events is where a stage without blocks can stop."""

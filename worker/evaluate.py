@@ -24,18 +24,26 @@ from core.evaluation.sample import Samples, refuse_degenerate, sample_both
 from core.events import Event, Stage, StageAdvanced, WarningRaised
 from core.preflight.resources import check_memory, generation_bytes
 from core.preflight.source import ModelFacts
+from worker.faults import FaultPoint
 
 SEQ_LEN = 512
 WINDOWS = 16
 
 
 def evaluate(
-    model_dir: Path, artifact_dir: Path, facts: ModelFacts, on_event: Callable[[Event], None], *, with_nf4: bool
+    model_dir: Path,
+    artifact_dir: Path,
+    facts: ModelFacts,
+    on_event: Callable[[Event], None],
+    *,
+    with_nf4: bool,
+    on_fault: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Returns the job's evaluation, plain JSON values, and adds it to the artifact's cards.
 
-    on_event is told of every step and may raise to stop. with_nf4: NF4 is measured too, in a pass of its own. Raises
-    ArtifactDegenerateError where the artifact no longer speaks though the float model does.
+    on_event is told of every step and may raise to stop, on_fault of the places where a test may end this process.
+    with_nf4: NF4 is measured too, in a pass of its own. Raises ArtifactDegenerateError where the artifact no longer
+    speaks though the float model does.
     """
     seq_len = min(SEQ_LEN, facts.max_positions or SEQ_LEN)
     windows = consecutive_windows(builtin_text("evaluation"), load_tokenizer(model_dir), seq_len, WINDOWS)
@@ -47,7 +55,8 @@ def evaluate(
     others: list[Path | NF4] = [artifact_dir, *([nf4] if isinstance(nf4, NF4) else [])]
     fidelity, *beside = compare_models(model_dir, others, windows.tokens_NT, advance)
     samples = _samples(model_dir, artifact_dir, facts, on_event)
-    add_evidence(artifact_dir, _evidence(fidelity, samples))
+    on_fault(FaultPoint.EVALUATED)
+    add_evidence(artifact_dir, _evidence(fidelity, samples), on_fault=on_fault)
     return {
         "text": "builtin:evaluation",
         "seq_len": windows.seq_len,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +21,24 @@ def write_sha256sums(folder: Path, known: Mapping[str, str] | None = None) -> Pa
     known: hashes that the caller already has, by relative path; the other files are read.
     """
     known = known or {}
-    names = sorted(_files(folder))
-    lines = [f"{known.get(name) or file_sha256(folder / name)}  {name}\n" for name in names]
+    return _write(folder, {name: known.get(name) or file_sha256(folder / name) for name in _files(folder)})
+
+
+def renew_sha256sums(folder: Path, changed: Collection[str]) -> Path:
+    """Hashes the listed files of these relative paths again; every other line stays. Returns the list's path.
+
+    Raises ArtifactInvalidError where the list is absent or malformed, or one of the files is.
+    """
+    sums = read_sha256sums(folder)
+    try:
+        return _write(folder, sums | {name: file_sha256(folder / name) for name in sums if name in changed})
+    except FileNotFoundError as error:
+        raise ArtifactInvalidError(Path(str(error.filename)).name, "listed in SHA256SUMS, but not there.") from error
+
+
+def _write(folder: Path, sums: Mapping[str, str]) -> Path:
     path = folder / SUMS_FILE
-    replace_file(path, ["".join(lines).encode()])
+    replace_file(path, ["".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()])
     return path
 
 

@@ -122,11 +122,13 @@ class Deployment:
         queue: str,
         max_attempts: int = 3,
         deadline_seconds: int | None = None,
+        **asked: object,
     ) -> Job:
-        """Stores a job about any model."""
+        """Stores a job about any model. asked: what its request says otherwise."""
         if plan:
             (self.settings.model_roots[0].path / str(model["path"]) / "plan.json").write_text(json.dumps(plan))
-        spec = {"model": model, "quantization": RTNConfig(group_size=32).to_dict(), "calibration": None, "targets": []}
+        quantization = RTNConfig(group_size=32).to_dict()
+        spec = {"model": model, "quantization": quantization, "calibration": None, "targets": [], **asked}
         new = NewJob(
             owner_key_id=OWNER,
             spec=spec,

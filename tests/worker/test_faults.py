@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from core.checkpoint.manifest import FAULT_POINTS
+from core.configs import RTNConfig
+from core.evaluation.evidence import FAULT_POINT
 from store.jobs import JobState
 from tests.worker.bench import Bench
 from tests.worker.fake_hub import REPO, fake_hub
@@ -19,7 +21,7 @@ from worker.settings import WorkerSettings
 
 
 def test_every_place_is_passed_by_a_job(bench: Bench, tmp_path: Path):
-    """A job on a hub's model, with shared checkpoints, comes by each place that the enumeration lists."""
+    """A real job that is evaluated, on a hub's model, with shared checkpoints, comes by each place of the list."""
     marks = tmp_path / "marks"
     marks.mkdir()
     folder = shutil.copytree(bench.tiny_model, tmp_path / "hub")
@@ -31,19 +33,21 @@ def test_every_place_is_passed_by_a_job(bench: Bench, tmp_path: Path):
                 "test_faults_dir": marks,
                 "share_checkpoints": True,
                 "hub_endpoint": hub.endpoint,
+                "test_engine": None,
             }
         )
         services = replace(bench.services, settings=settings, faults=Faults(plan, marks))
         watched = Bench(services, bench.tiny_model)
-        job_id = watched.add({"source": "hub", "repo": REPO, "revision": None}).id
+        asked = {"quantization": RTNConfig(bits=8, group_size=32).to_dict(), "evaluate": True, "evaluate_nf4": False}
+        job_id = watched.add({"source": "hub", "repo": REPO, "revision": None}, **asked).id
         watched.work()
-    assert watched.job(job_id).state is JobState.SUCCEEDED
+    assert watched.job(job_id).state is JobState.SUCCEEDED, watched.job(job_id).error
     assert {path.name for path in marks.iterdir()} == set(FaultPoint)
 
 
 def test_the_engines_places_are_among_them():
     """What the engine names, a plan can name."""
-    assert set(FAULT_POINTS) <= set(FaultPoint)
+    assert {*FAULT_POINTS, FAULT_POINT} <= set(FaultPoint)
 
 
 def test_the_nth_time_is_meant(tmp_path: Path):
