@@ -128,10 +128,10 @@ def _expected_seconds(
     request: LocalRun, facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None
 ) -> float | None:
     """Returns about how long the run takes on this machine's processor; None on another device."""
-    from core.device import find_device
+    from core.device import find_devices
     from core.solver.machine_rates import machine_rates
 
-    if find_device(request.device).type != "cpu":
+    if find_devices(request.device)[0].type != "cpu":
         return None
     rates = machine_rates(cache_dir())
     return estimate(facts, config, calibration, request.formats, rates=rates).seconds
@@ -165,10 +165,10 @@ def _check_destination(request: LocalRun) -> None:
 
 def _quantize(request: LocalRun, console: Console) -> tuple[QuantizationReport, list[float]]:
     """Returns the report, and how long each block took that was not finished before."""
-    from core.device import find_device
+    from core.device import find_devices
     from core.pipeline import Resources, quantize_checkpoint
 
-    find_device(request.device)
+    find_devices(request.device)
 
     def note_stop() -> None:
         console.print("Stopping after the batch under way; Ctrl-C again ends at once.", style="yellow")

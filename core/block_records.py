@@ -22,7 +22,7 @@ from core.model.skeleton import InputEmbedding, OutputHead, Skeleton
 from core.model.structure import find_linears, linear_weight, set_linear_weight
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
-from core.quantizers.block import SolvedBlock
+from core.quantizers.task import SolvedBlock
 from core.report import LinearReport
 from core.weights import QuantizedWeight
 
@@ -274,10 +274,14 @@ class StoredStates(Mapping[str, torch.Tensor]):
         return len(self._named)
 
 
-def restored_states(stored: Mapping[str, torch.Tensor], batches: int, keep: Keep) -> list[HiddenStates]:
-    """Returns what was stored of so many batches, put away by `keep`."""
-    kept = {name: keep(tensor) for name, tensor in stored.items()}
-    return [
-        HiddenStates(quantized=kept[f"{number}.quantized"], float_path=kept.get(f"{number}.float"))
-        for number in range(batches)
-    ]
+def restored_states(stored: Mapping[str, torch.Tensor], keeps: Sequence[Keep]) -> list[HiddenStates]:
+    """Returns what was stored of the batches, put away by each one's `keep`."""
+    restored = []
+    for number, keep in enumerate(keeps):
+        beside = stored.get(f"{number}.float")
+        restored.append(
+            HiddenStates(
+                quantized=keep(stored[f"{number}.quantized"]), float_path=None if beside is None else keep(beside)
+            )
+        )
+    return restored

@@ -1,32 +1,44 @@
-"""Turns the name of a device into a device that is there, or refuses it."""
+"""Turns names of devices into devices that are there, or refuses them."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import torch
 
+from core.configs.devices import device_kind, split_devices
 from core.errors import InvalidConfigError
 
 CPU: Final = torch.device("cpu")
-ALLOWED: Final = "auto, cpu, cuda, cuda:N or mps"
-_NAME: Final = re.compile(r"(?P<kind>auto|cpu|mps|cuda(?::(?P<number>\d+))?)")
 
 
-def find_device(name: str) -> torch.device:
-    """Returns the device of that name; "auto" is the first CUDA device where there is one, else the CPU.
+def find_devices(names: str) -> tuple[torch.device, ...]:
+    """Returns the devices of those names, one or several with commas between them.
 
-    Raises InvalidConfigError, naming `device`, where the name is none or torch cannot use such a device here.
+    "auto" is the first CUDA device where there is one, else the CPU. Raises InvalidConfigError, naming `device`, where
+    a name is none, torch cannot use such a device here, or a CUDA device is named twice.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InvalidConfigError("device", name, "no device's name", ALLOWED)
-    if name == "mps":
-        return _mps()
-    if name.startswith("cuda"):
-        return _cuda(name, int(match["number"] or 0))
-    return torch.device("cuda", 0) if name == "auto" and torch.cuda.is_available() else CPU
+    devices = tuple(_find(name) for name in split_devices(names))
+    if devices[0].type == "cuda" and len({*devices}) < len(devices):
+        raise InvalidConfigError("device", names, "one of them is named twice", _there())
+    return devices
+
+
+def _find(name: str) -> torch.device:
+    match device_kind(name):
+        case "mps":
+            return _mps()
+        case "cuda":
+            return _cuda(name, int(name.partition(":")[2] or 0))
+        case "auto" if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+    return CPU
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that are free on a CUDA device."""
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free
 
 
 def _mps() -> torch.device:

@@ -29,13 +29,13 @@ _RATE_WIDTH = 1024
 _RATE_TRIES = 7
 
 
-def forward_dtype(stored: str, device: torch.device = CPU) -> torch.dtype:
-    """Returns the dtype in which blocks run: bfloat16 for weights stored so if the device multiplies it, else float32.
+def forward_dtype(stored: str, *devices: torch.device) -> torch.dtype:
+    """Returns the dtype in which blocks run: bfloat16 for weights stored so if all devices multiply it, else float32.
 
     Hessians, factors and the solve are float32 in any case. On the bench model bfloat16 took a quarter off the run and
     left the perplexity where it was.
     """
-    return torch.bfloat16 if stored == "bfloat16" and _has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if stored == "bfloat16" and all(map(_has_bfloat16, devices or (CPU,))) else torch.float32
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -46,8 +46,15 @@ def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(native)
 
 
-def numerics_profile(dtype: torch.dtype, device: torch.device = CPU) -> str:
-    """Returns what the bytes of a result depend on besides its inputs: a resume on another profile starts anew."""
+def numerics_profile(dtype: torch.dtype, *devices: torch.device) -> str:
+    """Returns what the bytes of a result depend on besides its inputs: a resume on another profile starts anew.
+
+    Several devices add up parts of a sum in another order than one does.
+    """
+    return " + ".join(_numerics(dtype, device) for device in devices)
+
+
+def _numerics(dtype: torch.dtype, device: torch.device) -> str:
     name = str(dtype).removeprefix("torch.")
     if device.type == "cuda":
         return f"torch {torch.__version__} cuda {torch.version.cuda} {torch.cuda.get_device_name(device)} {name}"
@@ -55,6 +62,12 @@ def numerics_profile(dtype: torch.dtype, device: torch.device = CPU) -> str:
         return f"torch {torch.__version__} {device.type} {platform.machine()} {name}"
     capability = torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__} cpu {platform.machine()} {capability} {name}"
+
+
+def use_threads(threads: int) -> None:
+    """Gives this thread's products and kernels so many threads; torch and Numba count them for each thread."""
+    torch.set_num_threads(threads)
+    match_kernel_threads()
 
 
 def match_kernel_threads() -> None:
@@ -73,9 +86,28 @@ def match_kernel_threads() -> None:
     torch.set_num_threads(threads)
 
 
-def product_rates(dtypes: Iterable[str], device: torch.device = CPU) -> dict[str, float]:
-    """Returns the operations per second of this machine's matrix products by dtype name, measured in a blink each."""
-    return {name: max(_product_rate(getattr(torch, name), device) for _ in range(_RATE_TRIES)) for name in dtypes}
+def kernels_serve_one_thread() -> bool:
+    """Whether threads must not run compiled kernels at the same time; to be asked once one has run here.
+
+    Numba's own pool ends the process then; OpenMP and TBB, which it prefers, do not mind.
+    """
+    try:
+        import numba  # noqa: PLC0415 - may be missing
+    except (ImportError, OSError):
+        return False
+    return bool(numba.threading_layer() == "workqueue")  # type: ignore[attr-defined]  # numba names no exports
+
+
+def product_rates(dtypes: Iterable[str], *devices: torch.device) -> dict[str, float]:
+    """Returns the operations per second of the devices' matrix products by dtype name, measured in a blink each.
+
+    What is named twice counts once.
+    """
+    return {name: sum(_best_rate(getattr(torch, name), device) for device in {*devices}) for name in dtypes}
+
+
+def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
+    return max(_product_rate(dtype, device) for _ in range(_RATE_TRIES))
 
 
 def _product_rate(dtype: torch.dtype, device: torch.device) -> float:

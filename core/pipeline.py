@@ -19,7 +19,7 @@ from core.calibration.windows import CalibrationWindows
 from core.checkpoint.prefetch import ReadAhead
 from core.checkpoint.reader import CheckpointReader
 from core.configs import DEFAULT_FORMATS, Format, QuantizationConfig
-from core.device import find_device
+from core.device import find_devices, free_memory
 from core.environment import match_kernel_threads, return_freed_memory
 from core.events import Event, RunStarted, Stage
 from core.model.activations import Activations, HiddenStates
@@ -28,6 +28,7 @@ from core.preflight.resources import MAX_SHARD_BYTES, default_activation_memory
 from core.profile import Profile
 from core.quantizers.block import BlockWalk
 from core.quantizers.dispatch import quantizer_for
+from core.quantizers.team import Station, Team
 from core.report import QuantizationReport
 from core.steps.blocks import quantize_blocks
 from core.steps.embedding import PackedEmbedding, record_embedding, solve_embedding
@@ -43,9 +44,10 @@ from core.steps.run import OpenRun, RunRequest, Stages
 class Resources:
     """What a run may use. threads: None leaves the process's setting. keep_work: leave the work folder on success.
 
-    device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; where blocks run and are solved.
-    activation_memory: bytes that batches may hold inside and between blocks, see `core.model.activations`; None: half
-    of what is free when the run starts. No result depends on it.
+    device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; where blocks run and are solved. Several, as in `cuda:0,cuda:1`,
+    share the calibration batches; the first solves.
+    activation_memory: bytes that batches may hold inside and between blocks on one device, see
+    `core.model.activations`; None: half of what is free there when the run starts. No result depends on it.
     profile: measure the machine's products too and write `profile.json` into the artifact.
     """
 
@@ -56,10 +58,20 @@ class Resources:
     activation_memory: int | None = None
     profile: bool = False
 
-    def activations(self, folder: Path) -> Activations:
-        """Returns the keeper of the activations; what has no room lies in `folder`."""
-        given = self.activation_memory
-        return Activations(default_activation_memory() if given is None else given, folder)
+    def team(self, devices: Sequence[torch.device], folder: Path) -> Team:
+        """Returns the devices' threads and keepers of activations; what has no room lies in `folder`."""
+        stations = [
+            Station(device=device, further=number > 0, activations=Activations(self._room(device, devices), folder))
+            for number, device in enumerate(devices)
+        ]
+        return Team(stations)
+
+    def _room(self, device: torch.device, devices: Sequence[torch.device]) -> int:
+        """Returns what activations may take on one device; what is one memory is shared."""
+        sharing = len(devices) if device.type == "cpu" else 1
+        if self.activation_memory is not None:
+            return self.activation_memory // sharing
+        return (free_memory(device) // 2 if device.type == "cuda" else default_activation_memory()) // sharing
 
 
 def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but four have defaults
@@ -82,14 +94,15 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
     work_dir keeps finished blocks until the artifact is complete and is removed then (default: out_dir + ".work").
     A run with the same source, config, calibration and numerics resumes from it, any other raises ResumeRefusedError.
     formats: the layouts that are written from the same solved blocks; they are no part of what a run resumes by.
-    should_stop is asked between batches and linears. on_fault is told each named point of `core.checkpoint.manifest`.
+    should_stop is asked between batches and linears, by the thread that called. on_fault is told each named point of
+    `core.checkpoint.manifest`.
     provenance: JSON values about the source (`model`, `dataset`, no paths), kept in report, config and card.
     plan: where the config comes from a budget; kept in the report.
     Raises ModelRefusedError, InvalidConfigError, CalibrationRefusedError before any work; NumericalError,
     RunStoppedError (resumable), ArtifactInvalidError.
     """
     resources = resources or Resources()
-    device = find_device(resources.device)
+    devices = find_devices(resources.device)
     if resources.threads is not None:
         torch.set_num_threads(resources.threads)
     match_kernel_threads()
@@ -107,16 +120,16 @@ def quantize_checkpoint(  # noqa: PLR0913 - the engine's front door; all but fou
             walk=BlockWalk(quantizer=quantizer, on_event=on_event, should_stop=should_stop),
             provenance=dict(provenance or {}),
             plan=plan,
-            device=device,
+            devices=devices,
         )
         stages = Stages(on_event=on_event)
         with stages.stage(Stage.PREFLIGHT):
             run = open_run(request, work_dir, on_fault)
-            request.walk.activations = resources.activations(work_dir)
         on_event(
             RunStarted(blocks_total=run.total, blocks_resumed=run.resumed, fingerprint=run.manifest.fingerprint.sha256)
         )
-        _quantize(run, stages)
+        with resources.team(devices, work_dir) as request.walk.team:
+            _quantize(run, stages)
         report = _assemble(run, stages, out_dir, resources, profile)
     if not resources.keep_work:
         shutil.rmtree(work_dir)

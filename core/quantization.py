@@ -26,9 +26,10 @@ from core.model.capture import CapturedBatch, ModelCall, capture, head_inputs
 from core.model.experts import Feed, fused_modules, set_feed, split_experts
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks, linear_weight
-from core.quantizers.block import BlockWalk, SolvedBlock, block_batches
+from core.quantizers.block import BlockWalk, block_batches
 from core.quantizers.dispatch import PerLinear, quantizer_for
 from core.quantizers.outer import HeadBatch, OuterTask, head_statistics, quantize_outer
+from core.quantizers.task import SolvedBlock
 
 _ATTRIBUTE = "_bitmill_preparation"
 

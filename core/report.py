@@ -63,6 +63,7 @@ class QuantizationReport:
     seconds_by_work: the same time up to packing, keyed by `core.profile.Work` values; of a resumed run, this attempt's.
     calibration_sha256: digest of the token windows, None without calibration. versions: program name to version.
     provenance: what the caller knows about the source, never a local path. budget: the plan's `to_dict`, None without.
+    devices: those that batches ran on, the one that solved first; empty in reports of before there were several.
     """
 
     config: dict[str, Any]
@@ -80,6 +81,7 @@ class QuantizationReport:
     provenance: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] | None = None
     seconds_by_work: dict[str, float] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -100,6 +102,7 @@ class QuantizationReport:
             **totals,
             "seconds": self.seconds,
             "mean_relative_loss": self.mean_relative_loss,
+            "devices": list(self.devices),
             "warnings": list(self.warnings),
             "linears": [linear.to_dict() for linear in self.linears],
         }
@@ -114,7 +117,8 @@ class QuantizationReport:
         for derived in ("seconds", "mean_relative_loss"):
             given.pop(derived, None)
         given["linears"] = tuple(LinearReport.from_dict(linear) for linear in given["linears"])
-        given["warnings"] = tuple(given.get("warnings", ()))
+        for listed in ("warnings", "devices"):
+            given[listed] = tuple(given.get(listed, ()))
         return cls(**given)
 
     def write(self, path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 
+from core.configs.devices import device_kind
 from store.artifacts import ArtifactStore
 from store.ids import IdPrefix, new_id
 from store.queue import Waker
@@ -86,7 +87,7 @@ def open_services(settings: WorkerSettings) -> Services:
         artifacts=ArtifactStore.from_settings(settings, database.reserve_blob),
         waker=Waker(settings),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id(IdPrefix.WORKER)}",
-        capability=capability_of_this_machine(settings.device),
+        capability=capability_of_this_machine(device_kind(settings.device)),
         slots=Slots(),
         faults=Faults(settings.test_faults, settings.test_faults_dir),
         tracing=Tracing(settings.otlp_endpoint, "bitmill-worker"),

@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import ByteSize, Field, SecretStr, model_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 
 from core.calibration.hub import DEFAULT_ENDPOINT
+from core.configs.devices import device_kind, split_devices
+from core.errors import InvalidConfigError
 from store.settings import StoreSettings
 from worker.faults import read_plan
 
@@ -62,7 +64,8 @@ class WorkerSettings(StoreSettings):
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
     artifact_days, calibration_days: how long files of finished jobs and uploaded texts are kept; None: for ever.
     expiry_notice_hours: how long before a job's files go its history says so.
-    device: what this worker's jobs run on, and what operators and routing see.
+    device: what this worker's jobs run on, one device or several, as in cuda:0,cuda:1; operators and routing see which
+    kind it is.
     activation_memory: what a job's calibration batches may hold in memory, such as 2GB; None: half of what is free.
     hub_endpoint, hub_token: where models come from. share_checkpoints: put finished blocks into the artifact store, for
     a worker on another machine to go on with; by default where that is a bucket. test_engine: a Python file whose
@@ -88,7 +91,7 @@ class WorkerSettings(StoreSettings):
     artifact_days: float | None = Field(default=None, gt=0)
     calibration_days: float | None = Field(default=None, gt=0)
     expiry_notice_hours: float = Field(default=24.0, ge=0)
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: str = "cpu"
     share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))
     activation_memory: ByteSize | None = None
     hub_endpoint: str = DEFAULT_ENDPOINT
@@ -97,6 +100,17 @@ class WorkerSettings(StoreSettings):
     test_faults: str = ""
     test_faults_dir: Path | None = None
     allow_test_hooks: bool = False
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, names: str) -> str:
+        try:
+            split_devices(names)
+        except InvalidConfigError as error:
+            raise ValueError(str(error)) from error
+        if device_kind(names) not in {"cpu", "cuda"}:
+            raise ValueError("a worker runs on cpu or cuda")
+        return names
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

@@ -35,7 +35,12 @@ def run(
     formats: FormatOption = None,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep <dst>.work, the finished blocks.")] = False,
     device: Annotated[
-        str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N|mps", help="Where blocks run and are solved.")
+        str,
+        typer.Option(
+            "--device",
+            metavar="auto|cpu|cuda|cuda:N|mps",
+            help="Where blocks run and are solved; of several, as in cuda:0,cuda:1, each takes a part of the batches.",
+        ),
     ] = "auto",
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went, and keep it as profile.json in the artifact.")

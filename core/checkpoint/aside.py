@@ -1,14 +1,15 @@
-"""A thread that works beside a run, one piece after the other on one core, and hands results and errors back.
+"""A thread that works beside a run, one piece after the other, and hands results and errors back.
 
 What it spends goes into the run's profile as time beside it. torch counts threads for each thread of the process, so
-that this one's single core takes none from the run's products.
+that one with a single core takes none from the run's products.
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -32,6 +33,10 @@ class Piece(Generic[Result]):
         """Returns whether it has come to its end, whatever the end."""
         return self._future.done()
 
+    def wait(self, seconds: float) -> bool:
+        """Waits that long at most; returns whether it has come to its end."""
+        return bool(wait([self._future], seconds).done)
+
     def result(self) -> Result:
         """Waits, and returns what it returned or raises what it raised; to be called once."""
         try:
@@ -44,9 +49,9 @@ class Piece(Generic[Result]):
 class Aside:
     """The thread. As a context it ends with the last piece that was begun, whether or not an error is on its way."""
 
-    def __init__(self, name: str) -> None:
-        """name: of the thread, for a debugger."""
-        self._pool = ThreadPoolExecutor(1, f"bitmill-{name}", initializer=torch.set_num_threads, initargs=(1,))
+    def __init__(self, name: str, prepare: Callable[[], None] | None = None) -> None:
+        """name: of the thread, for a debugger. prepare: called in it first; without it the thread takes one core."""
+        self._pool = ThreadPoolExecutor(1, f"bitmill-{name}", initializer=prepare or partial(torch.set_num_threads, 1))
 
     def begin(self, work: Callable[[], Result]) -> Piece[Result]:
         """Queues a piece of work for the run whose profile is open here."""

@@ -33,6 +33,14 @@ class BlockArguments:
         states: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return states
 
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> BlockArguments:
+        """Returns the same arguments with every tensor in them changed."""
+        return BlockArguments(
+            args=_mapped(self.args, change),
+            kwargs=_mapped(dict(self.kwargs), change),
+            hidden_by_name=self.hidden_by_name,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedBatch:
@@ -85,7 +93,7 @@ def _capture_call(
             with recording:
                 model(*args, **{**kwargs, "use_cache": False})
         except _CaptureCompleteError:
-            arguments = tuple(shared.canonical(arguments) for arguments in recording.arguments)
+            arguments = tuple(arguments.mapped(shared.canonical) for arguments in recording.arguments)
             return CapturedBatch(arguments=arguments, token_mask=_token_mask(kwargs)), recording.first_hidden
         except _ChangedBetweenBlocksError:
             continue
@@ -198,29 +206,23 @@ class _SharedTensors:
     def __init__(self) -> None:
         self._known: dict[tuple[torch.Size, torch.dtype], list[torch.Tensor]] = {}
 
-    def canonical(self, arguments: BlockArguments) -> BlockArguments:
-        return BlockArguments(
-            args=self._map(arguments.args),
-            kwargs=self._map(dict(arguments.kwargs)),
-            hidden_by_name=arguments.hidden_by_name,
-        )
-
-    def _map(self, value: Any) -> Any:  # noqa: ANN401 - a tree of whatever blocks are called with
-        if isinstance(value, torch.Tensor):
-            return self._tensor(value)
-        if isinstance(value, dict):
-            return {key: self._map(item) for key, item in value.items()}
-        if type(value) in {tuple, list}:
-            return type(value)(self._map(item) for item in value)
-        return value
-
-    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+    def canonical(self, tensor: torch.Tensor) -> torch.Tensor:
         known = self._known.setdefault((tensor.shape, tensor.dtype), [])
         for candidate in known:
             if candidate is tensor or torch.equal(candidate, tensor):
                 return candidate
         known.append(tensor.detach())
         return known[-1]
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:  # noqa: ANN401 - a tree of whatever blocks are called with
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if type(value) in {tuple, list}:
+        return type(value)(_mapped(item, change) for item in value)
+    return value
 
 
 def _token_mask(kwargs: Mapping[str, Any]) -> torch.Tensor | None:

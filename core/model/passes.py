@@ -21,11 +21,13 @@ class BatchRun:
     """One batch's pass: `run` calls the block and returns its output; token_mask is False at padding.
 
     run_float: the same on the float model's hidden states; it passes every linear before that gets its new weights.
+    number: among all batches, on whichever device they run.
     """
 
     run: Callable[[], torch.Tensor]
     token_mask: torch.Tensor | None
     run_float: Callable[[], torch.Tensor] | None = None
+    number: int = 0
 
 
 class SuspendedPass:
@@ -133,6 +135,7 @@ class BatchPass:
 
     def __init__(self, batch: BatchRun, *, replayed: bool, keep: Keep) -> None:
         self.token_mask = batch.token_mask
+        self.number = batch.number
         self.collected = False
         self._left: Kept | None = None
         self._left_beside: Kept | None = None

@@ -2,9 +2,10 @@
 
 An input set is a group of linears fed by the very same tensor (q, k and v; gate and up). Every batch runs the block in
 a coroutine of its own. A hook on each set's first linear suspends the batch, and the set's collector gets its inputs.
-When every batch is suspended or done, the earliest set that any batch waits at is solved, its linears get their
+When every batch is suspended or done, the earliest set that any batch waits at is to be solved, its linears get their
 quantized weights, and its batches go on: each batch passes the block once, and still every set sees inputs that already
-carry all quantized linears before it. Sets are discovered by a probing forward, never listed.
+carry all quantized linears before it. Sets are discovered by a probing forward, never listed. Who asks for these steps
+is `core.quantizers.passing`.
 
 Batches that may not stay suspended, for the memory that they would hold, run the block anew for every set. A set's
 inputs are added up in the order of the batches in any case, so that the sums are the same bit by bit.
@@ -13,6 +14,7 @@ inputs are added up in the order of the batches in any case, so that the sums ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -27,8 +29,8 @@ from core.model.structure import in_features, linear_weight
 from core.profile import Profile, Work, active, span
 
 
-class Collects(Protocol):
-    """Takes the inputs of one input set, batch by batch."""
+class Adds(Protocol):
+    """Takes the inputs of one batch and input set."""
 
     def add(
         self,
@@ -37,10 +39,17 @@ class Collects(Protocol):
         float_X: torch.Tensor | None = None,
         drift: torch.Tensor | None = None,
     ) -> None:
-        """Takes one batch's inputs [..., I], and the float model's inputs of the same tokens where it runs along.
+        """Takes inputs [..., I], and the float model's inputs of the same tokens where it runs along.
 
         drift [..., O]: float minus quantized stream that the set's one linear adds its output to, where there is one.
         """
+
+
+class Collects(Protocol):
+    """Takes the inputs of one input set, batch by batch."""
+
+    def of_batch(self, number: int) -> Adds:
+        """Returns what takes the inputs of the batch with that number."""
 
 
 Collector = TypeVar("Collector", bound=Collects)
@@ -61,58 +70,77 @@ class Conduct:
 
 
 class SuspendedBlock(Generic[Collector]):
-    """One block's pass over all batches."""
+    """One block's pass over batches, step by step: `begin`, then for one set after the other `hand_over` and `go_on`.
+
+    Every step is to be made by the same thread, since a coroutine stays in the one that made it; `end` is the last.
+    """
 
     def __init__(
         self,
         linears: Mapping[str, nn.Module],
         input_sets: InputSets,
         make_collector: Callable[[int, torch.device], Collector],
-        solve_set: Callable[[tuple[str, ...], Collector | None], None],
         streams: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        """solve_set solves a set from its collector (None: no token reached it) and writes its linears' weights.
-
-        streams: linears that write into the residual stream, with the module whose input that stream is.
-        """
+        """streams: linears that write into the residual stream, with the module whose input that stream is."""
         self._linears = linears
         self._input_sets = input_sets
         self._rank = {names[0]: rank for rank, names in enumerate(input_sets)}
         self._make_collector = make_collector
-        self._solve_set = solve_set
         self._streams = streams or {}
         self._conduct = Conduct()
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
         self._passes: list[BatchPass] = []
-        self._profile = active()
+        self._profile: Profile | None = None
         self._current: SuspendedPass | RecordedPass | None = None
+        self._hooks = ExitStack()
 
-    def run(self, batches: Sequence[BatchRun], conduct: Conduct | None = None) -> list[HiddenStates]:
-        """Passes every batch through the block, solving each set on the way; returns the outputs in batch order.
-
-        Returns nothing where `conduct` says that outputs are not needed.
-        """
-        conduct = self._conduct = conduct or Conduct()
+    def begin(self, batches: Sequence[BatchRun], conduct: Conduct) -> int | None:
+        """Takes every batch to its first set; returns the earliest that one waits at, None where all have left."""
+        self._conduct = conduct
         suspended = len(batches) if conduct.suspended is None else conduct.suspended
         self._passes = [
             BatchPass(batch, replayed=number >= suspended, keep=conduct.keep) for number, batch in enumerate(batches)
         ]
-        with input_hooks(self._linears, self._arrive), input_hooks(self._streams, self._note_stream):
-            for run in self._passes:
-                self._advance_with_float_path(run)
-            while waiting := [run for run in self._passes if run.rank is not None]:
-                earliest = min(run.rank for run in waiting if run.rank is not None)
-                waiting = [run for run in waiting if run.rank == earliest]
-                self._solve(earliest, waiting)
-                if not conduct.outputs and len(self._solved) == len(self._input_sets):
-                    return []
-                for run in waiting:
-                    self._advance_with_float_path(run)
-        for rank in range(len(self._input_sets)):
-            if rank not in self._solved:
-                self._solve(rank, ())
-        return [run.left() for run in self._passes] if conduct.outputs else []
+        self._hooks.enter_context(input_hooks(self._linears, self._arrive))
+        self._hooks.enter_context(input_hooks(self._streams, self._note_stream))
+        for run in self._passes:
+            self._advance_with_float_path(run)
+        return self._earliest()
+
+    def hand_over(self, rank: int) -> Collector | None:
+        """Returns what collected the set's inputs; None where none came, or where an earlier set's are the same.
+
+        From here on no batch waits at it any more.
+        """
+        for run in self._waiting(rank):
+            if not run.collected:
+                self._collect(run, rank)
+        self._solved.add(rank)
+        return self._collectors.pop(rank, None)
+
+    def go_on(self, rank: int) -> int | None:
+        """Takes the batches that wait at a set, which has its new weights now, to their next; returns as `begin`."""
+        for run in self._waiting(rank):
+            self._advance_with_float_path(run)
+        return self._earliest()
+
+    def left(self) -> list[HiddenStates]:
+        """Returns what has left the block, in the order of the batches."""
+        return [run.left() for run in self._passes]
+
+    def end(self) -> None:
+        """Takes the hooks off the block and lets go of every batch, wherever it stands."""
+        self._hooks.close()
+        self._passes, self._current = [], None
+        self._collectors.clear()
+
+    def _waiting(self, rank: int) -> list[BatchPass]:
+        return [run for run in self._passes if run.rank == rank]
+
+    def _earliest(self) -> int | None:
+        return min((run.rank for run in self._passes if run.rank is not None), default=None)
 
     def _advance_with_float_path(self, run: BatchPass) -> None:
         """Takes one batch to its next set, and its float path past that one.
@@ -157,16 +185,17 @@ class SuspendedBlock(Generic[Collector]):
         if rank not in self._collectors:
             first = self._linears[self._input_sets[rank][0]]
             self._collectors[rank] = self._make_collector(in_features(first), X.device)
+        collector = self._collectors[rank].of_batch(run.number)
         float_X, drift = run.float_inputs(rank), run.drift(self._input_sets[rank])
         with span(Work.HESSIAN):
             if drift is not None and float_X is not None and float_X.shape == X.shape:
-                self._collectors[rank].add(X, run.token_mask, float_X, drift)
+                collector.add(X, run.token_mask, float_X, drift)
             else:
                 for part in aligned_inputs(X, run.token_mask, float_X):
-                    self._collectors[rank].add(*part)
+                    collector.add(*part)
 
     def _advance(self, run: SuspendedPass | RecordedPass) -> None:
-        self._current = run
+        self._current, self._profile = run, active()
         with span(Work.FORWARD):
             run.advance()
 
@@ -179,20 +208,6 @@ class SuspendedBlock(Generic[Collector]):
     def _note_stream(self, linear: str, stream: torch.Tensor) -> None:
         if self._current is not None:
             self._current.note_stream(linear, stream)
-
-    def _solve(self, rank: int, waiting: Sequence[BatchPass]) -> None:
-        for run in waiting:
-            if not run.collected:
-                self._collect(run, rank)
-        self._solved.add(rank)
-        source = self._conduct.shared.get(rank, rank)
-        collector = self._collectors.get(source)
-        if not any(self._conduct.shared.get(later) == source for later in self._open_sets()):
-            self._collectors.pop(source, None)
-        self._solve_set(self._input_sets[rank], collector)
-
-    def _open_sets(self) -> set[int]:
-        return {*range(len(self._input_sets))} - self._solved
 
 
 def collect_without_suspending(
@@ -210,6 +225,7 @@ def collect_without_suspending(
     float_inputs: dict[str, torch.Tensor] = {}
     float_outputs: list[torch.Tensor | None] = []
     mask: torch.Tensor | None = None
+    number = 0
 
     def note_float(name: str, X: torch.Tensor) -> None:
         count_linear(active(), linears[name], X)
@@ -225,10 +241,10 @@ def collect_without_suspending(
             collectors[names] = make_collector(in_features(linears[name]), X.device)
         with span(Work.HESSIAN):
             for part in aligned_inputs(X, mask, float_inputs.pop(name, None)):
-                collectors[names].add(*part)
+                collectors[names].of_batch(number).add(*part)
 
     for batch in batches:
-        mask = batch.token_mask
+        mask, number = batch.token_mask, batch.number
         with input_hooks(linears, note_float):
             float_outputs.append(None if batch.run_float is None else batch.run_float())
         with input_hooks(linears, note):

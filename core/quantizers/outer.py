@@ -17,7 +17,7 @@ import torch
 from core.errors import NumericalError
 from core.events import Event, WarningRaised
 from core.quantizers.base import BaseQuantizer, SolvedLinear
-from core.quantizers.block import SolvedBlock, linear_event
+from core.quantizers.task import SolvedBlock, linear_event
 from core.solver.held_out import HeldOutAccumulator
 from core.solver.hessian import HessianAccumulator, InputStatistics
 from core.weights import QuantizedWeight
@@ -54,9 +54,9 @@ def head_statistics(quantizer: BaseQuantizer[Any], batches: Iterable[HeadBatch])
     """Returns the statistics of all batches; None without any."""
     collector: HessianAccumulator | HeldOutAccumulator | None = None
     kind = HeldOutAccumulator if quantizer.holds_out else HessianAccumulator
-    for batch in batches:
+    for number, batch in enumerate(batches):
         collector = collector or kind(batch.inputs.shape[-1], batch.inputs.device)
-        collector.add(batch.inputs, batch.token_mask, batch.float_inputs)
+        collector.of_batch(number).add(batch.inputs, batch.token_mask, batch.float_inputs)
     return None if collector is None else collector.finish()
 
 

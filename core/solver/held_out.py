@@ -14,27 +14,28 @@ HELD_OUT_NUMBER = 6
 
 
 class HeldOutAccumulator:
-    """Collects like `HessianAccumulator`, into two: most batches to solve with, every eighth to judge by."""
+    """Two `HessianAccumulator`s: most batches are collected to solve with, every eighth to judge by."""
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         """Starts at zero."""
         self._solved = HessianAccumulator(in_features, device)
         self._held_out = HessianAccumulator(in_features, device)
-        self._batches = 0
 
-    def add(
-        self,
-        X: torch.Tensor,
-        token_mask: torch.Tensor | None = None,
-        float_X: torch.Tensor | None = None,
-        drift: torch.Tensor | None = None,
-    ) -> None:
-        """Adds one batch, as `HessianAccumulator.add`."""
-        held_out = self._batches % HELD_OUT_EVERY == HELD_OUT_NUMBER
-        self._batches += 1
-        (self._held_out if held_out else self._solved).add(X, token_mask, float_X, drift)
+    def of_batch(self, number: int) -> HessianAccumulator:
+        """Returns where the inputs of the batch with that number are added."""
+        return self._held_out if number % HELD_OUT_EVERY == HELD_OUT_NUMBER else self._solved
+
+    def take(self, other: HeldOutAccumulator) -> None:
+        """See `HessianAccumulator.take`."""
+        self._solved.take(other._solved)
+        self._held_out.take(other._held_out)
 
     def finish(self) -> InputStatistics:
-        """Returns the statistics to solve with; `held_out` is None where too few batches came."""
-        held_out = self._held_out.finish()
-        return replace(self._solved.finish(), held_out=held_out if held_out.tokens else None)
+        """Returns the statistics to solve with; `held_out` is None where too few batches came.
+
+        Inputs that came with batches to judge by alone, as an expert's may, are solved with.
+        """
+        solved, held_out = self._solved.finish(), self._held_out.finish()
+        if not held_out.tokens:
+            return solved
+        return replace(solved, held_out=held_out) if solved.tokens else held_out

@@ -79,7 +79,7 @@ class HessianAccumulator:
         self._paired: _Sum | None = None
         self._crossed_II: torch.Tensor | None = None
         self._drift_OI: torch.Tensor | None = None
-        self._dropped_rows = 0
+        self._dropped_rows = torch.zeros((), dtype=torch.int64, device=device)
         self._finished: InputStatistics | None = None
 
     def add(
@@ -94,20 +94,41 @@ class HessianAccumulator:
         float_X: the float model's inputs of the same tokens. drift [..., O]: float minus quantized residual stream at
         these tokens, given with all of a linear's float inputs or with none.
         """
-        X_NI, kept_N = self._kept(X, token_mask)
-        rows = rows_of(X_NI)
+        X_NI = X.reshape(-1, X.shape[-1])
+        counting = self._counting(X_NI, token_mask)
+        rows = rows_of(counting.of(X_NI))
         if float_X is None:
-            self._alone.add(rows, X_NI.shape[0])
+            self._alone.add(rows, counting.tokens)
             return
         if self._paired is None or self._crossed_II is None:
             self._paired = _Sum(X_NI.shape[1], X_NI.device)
             self._crossed_II = torch.zeros_like(self._paired.upper_II)
-        self._paired.add(rows, X_NI.shape[0])
-        float_NI = float_X.reshape(-1, float_X.shape[-1])
-        rows.add_crossed(self._crossed_II, float_NI if kept_N is None else float_NI[kept_N])
+        self._paired.add(rows, counting.tokens)
+        rows.add_crossed(self._crossed_II, counting.of(float_X.reshape(-1, float_X.shape[-1])))
         if drift is not None:
-            drift_NO = drift.reshape(-1, drift.shape[-1])
-            self._add_drift(rows, drift_NO if kept_N is None else drift_NO[kept_N], X_NI.shape[1])
+            self._add_drift(rows, counting.of(drift.reshape(-1, drift.shape[-1])), X_NI.shape[1])
+
+    def of_batch(self, _number: int) -> HessianAccumulator:
+        """Returns where a batch's inputs are added: here, whatever its number."""
+        return self
+
+    def take(self, other: HessianAccumulator) -> None:
+        """Adds another's sums, wherever they lie, to these; neither may be finished, and the other is used up."""
+        self._alone.take(other._alone)
+        self._dropped_rows += other._dropped_rows.to(self._dropped_rows.device)
+        if other._paired is not None:
+            if self._paired is None:
+                self._paired = _Sum(other._paired.upper_II.shape[0], self._dropped_rows.device)
+            self._paired.take(other._paired)
+        self._crossed_II = self._with(self._crossed_II, other._crossed_II)
+        self._drift_OI = self._with(self._drift_OI, other._drift_OI)
+
+    def _with(self, own: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+        """Returns the sum of what is there of both."""
+        if other is None:
+            return own
+        here = other.to(self._dropped_rows.device)
+        return here if own is None else own.add_(here)
 
     def finish(self) -> InputStatistics:
         """Returns the statistics, the same ones each time; the accumulator's memory passes to them."""
@@ -120,9 +141,9 @@ class HessianAccumulator:
         hessian_II = self._alone.mean()
         return InputStatistics(
             hessian_II=hessian_II,
-            tokens=self._alone.tokens,
+            tokens=int(self._alone.tokens),
             dead_inputs=int((hessian_II.diagonal() == 0).sum()),
-            dropped_rows=self._dropped_rows,
+            dropped_rows=int(self._dropped_rows),
             mismatch=mismatch,
         )
 
@@ -133,7 +154,7 @@ class HessianAccumulator:
             return None
         self._paired = self._crossed_II = self._drift_OI = None
         self._alone.take(paired)
-        tokens = max(paired.tokens, 1)
+        tokens = max(int(paired.tokens), 1)
         hessian_II = paired.mean()
         return Mismatch(
             difference_II=crossed_II.div_(tokens).sub_(hessian_II),
@@ -147,34 +168,56 @@ class HessianAccumulator:
             self._drift_OI = torch.zeros(shape, dtype=torch.float32, device=drift_NO.device)
         rows.add_cross(self._drift_OI, drift_NO)
 
-    def _kept(self, X: torch.Tensor, token_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the rows that count, and which they are (None: all)."""
-        X_NI = X.reshape(-1, X.shape[-1])
-        kept_N = torch.isfinite(X_NI.sum(dim=1))
-        self._dropped_rows += int((~kept_N).sum())
+    def _counting(self, X_NI: torch.Tensor, token_mask: torch.Tensor | None) -> Counting:
+        """Returns the rows that count: those that are no padding and hold finite values."""
+        counts_N = torch.isfinite(X_NI.sum(dim=1))
+        self._dropped_rows += (~counts_N).sum()
         if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
-            kept_N &= token_mask.reshape(-1)
-        return (X_NI, None) if bool(kept_N.all()) else (X_NI[kept_N], kept_N)
+            counts_N &= token_mask.reshape(-1)
+        return Counting(counts_N, selects=X_NI.device.type == "cpu")
+
+
+class Counting:
+    """Which rows of a batch count. tokens: how many, a number that stays on the device.
+
+    Who asks another device for a number waits until it has done all that it was told to. There the other rows become
+    zeros, which add nothing to a sum; only the CPU can say at once which rows are left over.
+    """
+
+    def __init__(self, counts_N: torch.Tensor, *, selects: bool) -> None:
+        """selects: whether rows are left out, else they become zeros."""
+        self.tokens = counts_N.sum()
+        self._counts_N = counts_N
+        self._selects = selects
+        self._all = selects and bool(counts_N.all())
+
+    def of(self, rows_NJ: torch.Tensor) -> torch.Tensor:
+        """Returns rows of the same tokens with nothing left in them of those that do not count."""
+        if self._all:
+            return rows_NJ
+        if self._selects:
+            return rows_NJ[self._counts_N]
+        return rows_NJ.masked_fill(~self._counts_N[:, None], 0)
 
 
 class _Sum:
-    """Σ x xᵀ, the upper triangle only, and the number of its tokens."""
+    """Σ x xᵀ, the upper triangle only, and the number of its tokens, which stays on the device."""
 
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.upper_II = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
-        self.tokens = 0
+        self.tokens = torch.zeros((), dtype=torch.int64, device=device)
 
-    def add(self, rows: FloatRows | PackedRows, tokens: int) -> None:
+    def add(self, rows: FloatRows | PackedRows, tokens: torch.Tensor) -> None:
         self.tokens += tokens
         rows.add_gram(self.upper_II)
 
     def take(self, other: _Sum) -> None:
-        self.upper_II += other.upper_II
-        self.tokens += other.tokens
+        self.upper_II += other.upper_II.to(self.upper_II.device)
+        self.tokens += other.tokens.to(self.tokens.device)
 
     def mean(self) -> torch.Tensor:
         """Returns the whole symmetric mean in the sum's memory: the widest linear's is too large to have twice."""
-        mean_II = self.upper_II.div_(max(self.tokens, 1))
+        mean_II = self.upper_II.div_(max(int(self.tokens), 1))
         for start in range(0, mean_II.shape[0], MIRROR_COLUMNS):
             stop = start + MIRROR_COLUMNS
             corner = torch.triu(mean_II[start:stop, start:stop])

@@ -29,9 +29,12 @@ def solve_columns(
     codes_OC = torch.empty(W_OC.shape, dtype=torch.uint8, device=W_OC.device)
     residuals_OC = torch.empty_like(W_OC)
     width: Any = max(16, triton.next_power_of_2(columns))
-    _solve_columns[(triton.cdiv(rows, ROWS),)](
-        W_OC, U_CC, scales_OC, zeros_OC, codes_OC, residuals_OC, rows, columns, float(top_code), ROWS=ROWS, WIDTH=width
-    )
+    top: Any = float(top_code)
+    # Triton launches on the thread's device, which need not be the tensors'.
+    with torch.cuda.device_of(W_OC):  # type: ignore[no-untyped-call]  # torch's
+        _solve_columns[(triton.cdiv(rows, ROWS),)](
+            W_OC, U_CC, scales_OC, zeros_OC, codes_OC, residuals_OC, rows, columns, top, ROWS=ROWS, WIDTH=width
+        )
     return codes_OC, residuals_OC
 
 

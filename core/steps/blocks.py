@@ -10,7 +10,8 @@ from core.environment import return_code_pages
 from core.events import WarningRaised
 from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch
-from core.quantizers.block import SolvedBlock, block_batches
+from core.quantizers.block import block_batches
+from core.quantizers.task import SolvedBlock
 from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
 

@@ -15,9 +15,9 @@ import torch
 
 from core.errors import RunStoppedError
 from core.events import Event
-from core.quantizers.block import SolvedBlock
 from core.quantizers.embedding import EmbeddingQuantizer, token_counts
 from core.quantizers.outer import OuterTask, quantize_outer
+from core.quantizers.task import SolvedBlock
 from core.steps.recording import FinishedBlock, Recorder
 from core.steps.run import OpenRun
 

@@ -10,7 +10,8 @@ from core.errors import RunStoppedError
 from core.events import Stage, StageAdvanced
 from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch, capture
-from core.quantizers.block import BlockBatch, block_batches
+from core.quantizers.block import block_batches
+from core.quantizers.replica import BlockBatch
 from core.steps.blocks import load_block
 from core.steps.embedding import PackedEmbedding
 from core.steps.run import OpenRun
@@ -54,8 +55,8 @@ def entering_states(
         return hidden
     saved = run.manifest.load_activations(done)
     if saved is not None:
-        device, keep = run.skeleton.device, run.request.walk.activations.keep
-        return restored_states({name: states.to(device) for name, states in saved.items()}, len(captured), keep)
+        homes = run.request.walk.team.homes(len(captured))
+        return restored_states(saved, [home.keep for home in homes])
     for index in range(done):
         hidden = _pass_finished(run, weights, index, block_batches(captured, hidden, index))
     return hidden
@@ -70,4 +71,4 @@ def _pass_finished(run: OpenRun, weights: ReadAhead, index: int, batches: list[B
     run.records.restore(index, run.manifest.block_tensors(index))
     states = walk.forward(block, batches)
     skeleton.drop(skeleton.block_targets(index))
-    return [walk.kept(q, f) for q, f in zip(states, beside, strict=True)]
+    return walk.kept(states, beside)

@@ -48,6 +48,7 @@ def report_of(
         provenance=dict(request.provenance),
         budget=None if request.plan is None else request.plan.to_dict(),
         seconds_by_work=profile.seconds(),
+        devices=tuple(map(str, request.devices)),
     )
 
 
@@ -65,5 +66,5 @@ def assembly_of(run: OpenRun, tensors: TensorAccount, report: QuantizationReport
         version=metadata.version("bitmill"),
         profile=None
         if profile is None
-        else summarise(profile, product_rates(profile.operations(), run.skeleton.device)),
+        else summarise(profile, product_rates(profile.operations(), *run.request.devices)),
     )

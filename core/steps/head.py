@@ -58,8 +58,9 @@ def _batches(
     for tokens, batch, states in zip(run.request.token_batches, captured, hidden, strict=True):
         _stop_if_asked(run)
         feed = partial(head_inputs, skeleton.model, skeleton.blocks.modules, head.module, ((), {"input_ids": tokens}))
-        beside = None if states.float_path is None else feed(states.float_path)
-        yield HeadBatch(inputs=feed(states.quantized), token_mask=batch.token_mask, float_inputs=beside)
+        beside = None if states.float_path is None else feed(states.float_path.to(skeleton.device))
+        inputs = feed(states.quantized.to(skeleton.device))
+        yield HeadBatch(inputs=inputs, token_mask=batch.token_mask, float_inputs=beside)
     skeleton.drop(outer)
 
 

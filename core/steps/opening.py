@@ -14,8 +14,8 @@ from core.checkpoint.identity import model_sha256
 from core.checkpoint.manifest import Manifest
 from core.checkpoint.record import Fingerprint
 from core.checkpoint.scan import scan_weights
-from core.environment import forward_dtype, numerics_profile
-from core.errors import CalibrationProblem, CalibrationRefusedError
+from core.environment import forward_dtype, kernels_serve_one_thread, numerics_profile
+from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError
 from core.events import WarningRaised
 from core.model.experts import Feed, set_feed
 from core.model.skeleton import Skeleton
@@ -35,14 +35,16 @@ def open_run(request: RunRequest, work_dir: Path, on_fault: Callable[[str], None
     facts = inspect_source(request.source_dir)
     check_config(config, facts, formats=request.formats)
     _require_calibration(request)
+    without = kernel_trouble(request)
+    if without is None:
+        _require_kernels_side_by_side(request)
     weights = scan_weights(request.source_dir, facts.tensors, torch.get_num_threads())
-    dtype = forward_dtype(facts.dtype, request.device)
+    dtype = forward_dtype(facts.dtype, *request.devices)
     skeleton = Skeleton.open(request.source_dir, request.reader, dtype, request.device)
     if request.walk.quantizer.feeds_all_experts:
         set_feed(skeleton.model, Feed.ALL)
     records = BlockRecords(skeleton=skeleton, config=config, source=request.reader)
     shapes = records.shapes()
-    without = kernel_trouble(request)
     if without is not None:
         request.walk.on_event(WarningRaised(code="kernels", message=without))
     per_linear = PerLinear()
@@ -67,6 +69,13 @@ def _require_calibration(request: RunRequest) -> None:
         )
 
 
+def _require_kernels_side_by_side(request: RunRequest) -> None:
+    if len(request.devices) > 1 and request.device.type == "cpu" and kernels_serve_one_thread():
+        names = ",".join(map(str, request.devices))
+        reason = "Numba has neither OpenMP nor TBB here, and its own threads serve one device at a time"
+        raise InvalidConfigError("device", names, reason, "cpu")
+
+
 def kernel_trouble(request: RunRequest) -> str | None:
     """Returns why plain torch solves on the CPU; None where it does not, or where another device solves."""
     return trouble() if request.device.type == "cpu" else None
@@ -79,5 +88,5 @@ def _fingerprint(request: RunRequest, skeleton: Skeleton, model: str, without: s
         calibration_sha256=request.calibration.sha256 if request.calibration else "",
         config=json.dumps(request.config.to_dict(), sort_keys=True),
         engine_version=metadata.version("bitmill"),
-        numerics=numerics_profile(skeleton.dtype, skeleton.device) + ("" if without is None else " plain torch"),
+        numerics=numerics_profile(skeleton.dtype, *request.devices) + ("" if without is None else " plain torch"),
     )

@@ -27,7 +27,10 @@ from core.quantizers.block import BlockWalk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What is to be quantized, and how. calibration: None for a method that needs none."""
+    """What is to be quantized, and how. calibration: None for a method that needs none.
+
+    devices: on which batches run; on the first, blocks lie and are solved.
+    """
 
     source_dir: Path
     reader: CheckpointReader
@@ -37,7 +40,12 @@ class RunRequest:
     walk: BlockWalk
     provenance: Mapping[str, Any]
     plan: BudgetPlan | None
-    device: torch.device
+    devices: tuple[torch.device, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the first device."""
+        return self.devices[0]
 
     @property
     def token_batches(self) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 import core
 from core.calibration.windows import CalibrationWindows
 from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, Order, QuantizationConfig, RTNConfig
-from core.device import find_device
+from core.device import find_devices
 from core.errors import InvalidConfigError
 from core.pipeline import Resources, quantize_checkpoint
 from tests.core.tiny import random_tokens, write_tiny_model
@@ -102,7 +102,7 @@ def test_a_tensor_without_a_device_would_be_seen(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CPU", "", "xla", "cuda:0 "])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidConfigError, match="auto, cpu, cuda, cuda:N or mps") as refused:
-        find_device(name)
+        find_devices(name)
     assert refused.value.field == "device"
 
 
@@ -120,10 +120,10 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's first device where torch finds one, else the CPU; a number is taken at its word."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_device("auto") == find_device("cpu") == torch.device("cpu")
+    assert find_devices("auto") == find_devices("cpu") == (torch.device("cpu"),)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert find_device("auto") == find_device("cuda") == torch.device("cuda", 0)
-    assert find_device("cuda:1") == torch.device("cuda", 1)
+    assert find_devices("auto") == find_devices("cuda") == (torch.device("cuda", 0),)
+    assert find_devices("cuda:1") == (torch.device("cuda", 1),)
     with pytest.raises(InvalidConfigError, match=r"auto, cpu, cuda:0, cuda:1"):
-        find_device("cuda:2")
+        find_devices("cuda:2")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from worker.services import open_services
 from worker.settings import WorkerSettings, settings_from_env
 
 
@@ -22,6 +23,21 @@ def test_a_stand_in_for_the_engine_needs_a_second_switch(monkeypatch: pytest.Mon
         settings_from_env()
     monkeypatch.setenv("BITMILL_ALLOW_TEST_HOOKS", "1")
     assert settings_from_env().test_engine == Path("/tmp/engine.py")  # noqa: S108
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cpu", "cpu"), ("cpu,cpu", "cpu"), ("cuda:1", "cuda"), ("cuda:0,cuda:1", "cuda")]
+)
+def test_a_worker_has_one_device_or_several(device: str, kind: str, tmp_path: Path):
+    """The engine gets their names; routing and operators see what kind they are."""
+    services = open_services(WorkerSettings(device=device, data_dir=tmp_path))
+    assert (services.settings.device, services.capability.device) == (device, kind)
+
+
+@pytest.mark.parametrize("device", ["auto", "mps", "gpu", "cpu,cuda", "cuda:0,", ""])
+def test_other_devices_of_a_worker_are_refused(device: str):
+    with pytest.raises(ValidationError, match="device"):
+        WorkerSettings(device=device)
 
 
 def test_the_hubs_token_is_not_printed():

@@ -21,8 +21,8 @@ from core.model.experts import (
 from core.model.input_sets import discover_input_sets
 from core.model.passes import BatchRun
 from core.model.structure import find_linears
-from core.model.suspend import SuspendedBlock
 from core.solver.hessian import HessianAccumulator
+from tests.core.model.passes import suspended
 from tests.core.tiny import EXPERT_FAMILIES, random_tokens, tiny_model
 
 HIDDEN = 64
@@ -127,7 +127,7 @@ def test_each_expert_gets_the_statistics_of_its_own_tokens() -> None:
     ]
     unpadded = [*batches[:2], tuple(part[mask] for part in batches[2])]
     found: dict[str, HessianAccumulator | None] = {}
-    outputs = SuspendedBlock(linears, sets, HessianAccumulator, lambda names, c: found.update({names[0]: c})).run(runs)
+    outputs = suspended(linears, sets, lambda names, c: found.update({names[0]: c}), runs)
     for output, batch in zip(outputs, batches, strict=True):
         assert torch.equal(output.quantized, experts(*batch))
     for number in range(4):
@@ -153,7 +153,7 @@ def test_the_float_path_is_paired_token_by_token() -> None:
         run_float=lambda: experts(float_hidden, float_index, weights),
     )
     found: dict[str, HessianAccumulator | None] = {}
-    output = SuspendedBlock(linears, sets, HessianAccumulator, lambda names, c: found.update({names[0]: c})).run([run])
+    output = suspended(linears, sets, lambda names, c: found.update({names[0]: c}), [run])
     assert output[0].float_path is not None
     assert torch.equal(output[0].float_path, experts(float_hidden, float_index, weights))
     for number in range(4):

@@ -11,7 +11,7 @@ from core.model.input_sets import discover_input_sets
 from core.model.passes import BatchRun
 from core.model.residual import discover_streams
 from core.model.structure import find_blocks, find_linears, set_linear_weight
-from core.model.suspend import SuspendedBlock
+from tests.core.model.passes import suspended
 from tests.core.tiny import random_tokens, tiny_model
 
 
@@ -60,6 +60,12 @@ def test_the_collector_gets_how_far_the_stream_has_drifted() -> None:
         def __init__(self, _in_features: int, _device: torch.device) -> None:
             self.drift: torch.Tensor | None = None
 
+        def of_batch(self, _number: int) -> Drifts:
+            return self
+
+        def take(self, other: Drifts) -> None:
+            raise AssertionError(other)
+
         def add(
             self,
             X: torch.Tensor,
@@ -80,7 +86,7 @@ def test_the_collector_gets_how_far_the_stream_has_drifted() -> None:
             set_linear_weight(linears["self_attn.o_proj"], torch.zeros(64, 64))
 
     batch = BatchRun(run=run, token_mask=None, run_float=run)
-    SuspendedBlock(linears, sets, Drifts, zero_output, streams).run([batch])
+    suspended(linears, sets, zero_output, [batch], streams=streams, make_collector=Drifts)
     assert {names for names, drift in found.items() if drift is None} == {
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         ("mlp.gate_proj", "mlp.up_proj"),

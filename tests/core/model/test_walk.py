@@ -16,8 +16,9 @@ from core.model.input_sets import InputSets, discover, discover_input_sets, held
 from core.model.passes import BatchRun
 from core.model.skeleton import Skeleton
 from core.model.structure import find_linears
-from core.model.suspend import Conduct, SuspendedBlock
+from core.model.suspend import Conduct
 from core.solver.hessian import HessianAccumulator
+from tests.core.model.passes import suspended
 from tests.core.tiny import FAMILIES, random_tokens, tiny_model, write_tiny_model
 
 
@@ -50,7 +51,7 @@ def test_blocks_run_alone_reproduce_the_model(family: str, tmp_path: Path) -> No
                 for batch, states in zip(captured, hidden, strict=True)
             ]
             sets = discover_input_sets(linears, runs[0].run)
-            outputs = SuspendedBlock(linears, sets, HessianAccumulator, lambda _names, _collector: None).run(runs)
+            outputs = suspended(linears, sets, lambda _names, _collector: None, runs)
             hidden = [output.quantized for output in outputs]
             skeleton.drop(skeleton.block_targets(index))
             for states, layers in zip(hidden, expected, strict=True):
@@ -113,7 +114,7 @@ def test_each_set_sees_inputs_that_carry_the_sets_before_it() -> None:
             linears[name].weight.zero_()
 
     runs = [BatchRun(run=lambda: captured[0].arguments[0].call(block, hidden[0]), token_mask=None)]
-    outputs = SuspendedBlock(linears, EXPECTED_SETS["llama"], HessianAccumulator, zero_and_note).run(runs)
+    outputs = suspended(linears, EXPECTED_SETS["llama"], zero_and_note, runs)
     assert traces["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] > 0
     assert traces["self_attn.o_proj",] == 0  # v is zero
     assert traces["mlp.down_proj",] == 0  # gate and up are zero
@@ -180,7 +181,7 @@ def test_the_float_path_is_untouched_by_what_is_solved() -> None:
             linears[name].weight.zero_()
 
     batches = [BatchRun(run=run, token_mask=None, run_float=run) for run in runs]
-    outputs = SuspendedBlock(linears, EXPECTED_SETS["llama"], Pairs, zero).run(batches)
+    outputs = suspended(linears, EXPECTED_SETS["llama"], zero, batches, make_collector=Pairs)
     assert crossed == [True] * 8
     for output, states, unchanged in zip(outputs, hidden, expected, strict=True):
         torch.testing.assert_close(output.float_path, unchanged)
@@ -216,7 +217,7 @@ def test_the_float_path_passes_a_set_before_it_is_solved() -> None:
             linears[name].weight.mul_(0.5)
 
     batch = BatchRun(run=run, token_mask=None, run_float=run)
-    (left,) = SuspendedBlock(linears, sets, HessianAccumulator, spoil).run([batch])
+    (left,) = suspended(linears, sets, spoil, [batch])
     assert left.float_path is not None
     torch.testing.assert_close(left.float_path, expected, rtol=0, atol=0)
     assert not torch.equal(left.quantized, expected)
@@ -230,8 +231,8 @@ def test_parts_of_a_broken_set_share_one_collector() -> None:
     discovery = discover(linears, run, unbroken=True)
     assert discovery.shared == {2: 0}
     solved: dict[tuple[str, ...], HessianAccumulator | None] = {}
-    suspended = SuspendedBlock(linears, discovery.sets, HessianAccumulator, solved.__setitem__)
-    suspended.run([BatchRun(run=run, token_mask=None, run_float=run)], Conduct(shared=discovery.shared))
+    batch = BatchRun(run=run, token_mask=None, run_float=run)
+    suspended(linears, discovery.sets, solved.__setitem__, [batch], conduct=Conduct(shared=discovery.shared))
     first, shared = solved["query",], solved["up",]
     assert first is not None
     assert shared is first
@@ -252,8 +253,8 @@ def test_outputs_that_nobody_needs_are_not_computed() -> None:
     sets = discover_input_sets(linears, run)
     for outputs in (True, False):
         finished.clear()
-        suspended = SuspendedBlock(linears, sets, HessianAccumulator, lambda _names, _collector: None)
-        left = suspended.run([BatchRun(run=run, token_mask=None)] * 3, Conduct(outputs=outputs))
+        batches = [BatchRun(run=run, token_mask=None)] * 3
+        left = suspended(linears, sets, lambda _names, _collector: None, batches, conduct=Conduct(outputs=outputs))
         assert len(left) == len(finished) == (3 if outputs else 0)
 
 

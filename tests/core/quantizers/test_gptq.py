@@ -26,8 +26,8 @@ def _batches(count: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def _statistics(count: int = 8) -> InputStatistics:
     accumulator = HeldOutAccumulator(WIDTH, torch.device("cpu"))
-    for X_NI, X0_NI in _batches(count):
-        accumulator.add(X_NI, None, X0_NI)
+    for number, (X_NI, X0_NI) in enumerate(_batches(count)):
+        accumulator.of_batch(number).add(X_NI, None, X0_NI)
     return accumulator.finish()
 
 
@@ -90,7 +90,7 @@ def test_a_refinement_that_overfits_is_dropped() -> None:
     """Judged on tokens that are nothing like those it was fitted to, refinement is not kept."""
     accumulator = HeldOutAccumulator(WIDTH, torch.device("cpu"))
     for number in range(8):
-        accumulator.add(correlated_inputs(12, WIDTH, seed=number))
+        accumulator.of_batch(number).add(correlated_inputs(12, WIDTH, seed=number))
     statistics = accumulator.finish()
     solved = [
         _convert(random_weight(4, WIDTH, seed), statistics, bits=4, damp_percent=0.001, hold_out=True, refine_rounds=8)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from core.solver.hessian import HessianAccumulator, InputStatistics
+from core.solver.held_out import HeldOutAccumulator
+from core.solver.hessian import Counting, HessianAccumulator, InputStatistics
 from tests.core.solver.problems import correlated_inputs
 
 
@@ -42,3 +44,59 @@ def test_dead_inputs_and_rows_that_are_not_finite_are_counted() -> None:
     statistics = _accumulate(X)
     assert (statistics.dead_inputs, statistics.dropped_rows, statistics.tokens) == (1, 2, 50)
     assert torch.equal(statistics.hessian_II, clean.hessian_II)
+
+
+def test_rows_that_are_zeros_add_what_rows_that_are_left_out_do() -> None:
+    """Where asking which rows count would wait for the device, the others become zeros, whatever they hold."""
+    X_NI = correlated_inputs(40, 8)
+    X_NI[3], X_NI[7] = float("nan"), float("inf")
+    counts_N = torch.isfinite(X_NI.sum(dim=1))
+    counts_N[20:] = False
+    selected, zeroed = (Counting(counts_N, selects=selects) for selects in (True, False))
+    assert int(selected.tokens) == int(zeroed.tokens) == 18
+    left, zeros = selected.of(X_NI), zeroed.of(X_NI)
+    assert (left.shape, zeros.shape) == ((18, 8), (40, 8))
+    torch.testing.assert_close(zeros.T @ zeros, left.T @ left)
+
+
+def _parts(number: int) -> dict[str, torch.Tensor | None]:
+    """Returns a batch with, in turn, float inputs and drift, the inputs alone, and a row that is not finite."""
+    X = correlated_inputs(60, 16, seed=number)
+    if number % 3 == 2:
+        X[5] = float("inf")
+    if number % 2:
+        return {"X": X, "token_mask": torch.arange(60) > 3}
+    return {"X": X, "token_mask": None, "float_X": X.nan_to_num(posinf=0) * 1.1, "drift": X[:, :4].nan_to_num(posinf=0)}
+
+
+@pytest.mark.parametrize("dealt", [[range(8), range(8, 16)], [range(5), range(5, 5), range(5, 7), range(7, 16)]])
+def test_sums_of_several_are_those_of_one(dealt: list[range]) -> None:
+    """All that is known of the inputs, held out or not, comes out as if one had taken every batch."""
+    kind, device = HeldOutAccumulator, torch.device("cpu")
+    alone, parts = kind(16, device), [kind(16, device) for _ in dealt]
+    for part, numbers in zip(parts, dealt, strict=True):
+        for number in numbers:
+            for accumulator in (alone, part):
+                accumulator.of_batch(number).add(**_parts(number))
+    total, *others = parts
+    for other in others:
+        total.take(other)
+    found, expected = total.finish(), alone.finish()
+    assert found.held_out is not None
+    assert expected.held_out is not None
+    for one, other in ((found, expected), (found.held_out, expected.held_out)):
+        assert (one.tokens, one.dropped_rows, one.dead_inputs) == (other.tokens, other.dropped_rows, other.dead_inputs)
+        torch.testing.assert_close(one.hessian_II, other.hessian_II)
+        assert one.mismatch is not None
+        assert other.mismatch is not None
+        torch.testing.assert_close(one.mismatch.difference_II, other.mismatch.difference_II)
+        torch.testing.assert_close(one.mismatch.drift_OI, other.mismatch.drift_OI)
+
+
+def test_what_came_with_batches_to_judge_by_alone_is_solved_with() -> None:
+    """An expert that only the seventh batch reaches is no expert without tokens."""
+    accumulator = HeldOutAccumulator(16, torch.device("cpu"))
+    accumulator.of_batch(6).add(correlated_inputs(60, 16))
+    statistics = accumulator.finish()
+    assert statistics.tokens == 60
+    assert statistics.held_out is None
