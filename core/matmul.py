@@ -24,6 +24,10 @@ _LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C.
 
 # Weights of language models have whole multiples of this many rows.
 ROWS = 32
+# Triangles are multiplied in this many parts, none narrower than so many columns: a shape more is a kernel more.
+PARTS = 4
+PART_COLUMNS = 512
+ALIGNED = 64
 
 
 def times_transposed(left_OI: torch.Tensor, right_JI: torch.Tensor, work: Work) -> torch.Tensor:
@@ -35,6 +39,21 @@ def times_transposed(left_OI: torch.Tensor, right_JI: torch.Tensor, work: Work) 
         return left_OI @ right_JI.T
     product_OJ: torch.Tensor = _LINEAR(left_OI.contiguous(), right_JI.contiguous(), None, "none", [], "")
     return product_OJ
+
+
+def parts_of(width: int) -> list[slice]:
+    """Returns the parts in which a triangle of this width is multiplied, so that little of its other half is."""
+    columns = max(PART_COLUMNS, -(-width // (PARTS * ALIGNED)) * ALIGNED)
+    return [slice(start, min(start + columns, width)) for start in range(0, width, columns)]
+
+
+def times_lower_transposed(left_OI: torch.Tensor, lower_II: torch.Tensor, work: Work) -> torch.Tensor:
+    """Returns left · lowerᵀ [O, I]; of a lower triangle only what lies below its diagonal takes part."""
+    product_OI = left_OI.new_empty(left_OI.shape)
+    for part in parts_of(lower_II.shape[0]):
+        until = slice(part.stop)
+        product_OI[:, part] = times_transposed(left_OI[:, until], lower_II[part, until], work)
+    return product_OI
 
 
 def linears_at_full_rate() -> AbstractContextManager[Any]:

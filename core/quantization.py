@@ -24,6 +24,7 @@ from core.model.activations import HiddenStates
 from core.model.attention import attending_in_parts
 from core.model.capture import CapturedBatch, ModelCall, capture, head_inputs
 from core.model.experts import Feed, fused_modules, set_feed, split_experts
+from core.model.intermediates import sparing_intermediates
 from core.model.modules import QuantizedLinear
 from core.model.structure import Blocks, find_blocks, linear_weight
 from core.quantizers.block import BlockWalk, block_batches
@@ -115,7 +116,7 @@ def convert(
     )
     was_training = model.training
     model.eval()
-    with torch.no_grad(), attending_in_parts(model):
+    with torch.no_grad(), attending_in_parts(model), sparing_intermediates(model):
         used = calls if quantizer.needs_calibration else []
         captured, hidden = _walk(model, walk, used)
         if chosen.lm_head:

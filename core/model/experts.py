@@ -16,6 +16,8 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers.integrations.moe import _default_apply_gate
 
+from core.model.intermediates import gated
+
 PROJECTIONS: Final = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 """The linears that each fused parameter holds, one below the other along its out_features."""
 
@@ -46,7 +48,7 @@ class Expert(nn.Module):
     def forward(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Returns [tokens, hidden]. rows: the tokens' numbers; None where x holds every token."""
         mark_rows(x, rows)
-        inner = self.act_fn(self.gate_proj(x)) * self.up_proj(x)
+        inner = self.act_fn(self.gate_proj(x)) * self.up_proj(x) if torch.is_grad_enabled() else gated(self, x)
         mark_rows(inner, rows)
         return self.down_proj(inner)  # type: ignore[no-any-return]  # modules are untyped
 

@@ -20,6 +20,7 @@ from core.device import CPU
 from core.errors import ModelProblem, ModelRefusedError
 from core.model.attention import attend_in_parts
 from core.model.experts import split_experts
+from core.model.intermediates import spare_intermediates
 from core.model.names import NameMap, map_names
 from core.model.structure import Blocks, find_blocks
 from core.profile import Work, span
@@ -53,6 +54,7 @@ def build_empty(source_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
             "Use a decoder model of a family that this transformers version knows.",
         ) from error
     attend_in_parts(model)
+    spare_intermediates(model)
     return model.eval()  # type: ignore[no-any-return]  # the auto class is untyped
 
 

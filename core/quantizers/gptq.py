@@ -13,7 +13,7 @@ from core.quantizers.base import BaseQuantizer, SolvedLinear
 from core.quantizers.judged import STARVED, input_warnings
 from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
-from core.solver.loss import TargetLoss, quadratic_loss
+from core.solver.loss import TargetLoss, output_energy, quadratic_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.solver.target import Target, mismatch_target, wanted_change
@@ -105,7 +105,7 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         kept = self._best(W_OI, prepared, self._attempts(target_OI, prepared))
         prepared.release_float_path()
         loss = quadratic_loss(W_OI - kept.weight.dequantize(), statistics.hessian_II)
-        energy = quadratic_loss(W_OI, statistics.hessian_II)
+        energy = output_energy(W_OI, statistics.hessian_II)
         return SolvedLinear(
             weight=kept.weight,
             loss=loss,

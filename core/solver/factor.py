@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from core.errors import NumericalError
-from core.matmul import times_transposed
+from core.matmul import parts_of, times_lower_transposed, times_transposed
 from core.profile import Work, span
 
 # Each failed factorization is tried again in float64, then with this many times the damping.
@@ -74,13 +74,20 @@ def invert_factor(A_II: torch.Tensor) -> bool:
     first, below, second = A_II[:half, :half], A_II[half:, :half], A_II[half:, half:]
     if not invert_factor(first):
         return False
-    factor = times_transposed(below, first, Work.FACTORIZATION)
-    second -= times_transposed(factor, factor, Work.FACTORIZATION)
+    factor = times_lower_transposed(below, first, Work.FACTORIZATION)
+    for part in parts_of(width - half):
+        until = slice(part.stop)
+        second[part, until] -= times_transposed(factor[part], factor[until], Work.FACTORIZATION)
     if not invert_factor(second):
         return False
-    crossed = times_transposed(first.T, factor, Work.FACTORIZATION)
+    crossed = torch.empty_like(factor.T, memory_format=torch.contiguous_format)
+    for part in parts_of(half):
+        since = slice(part.start, None)
+        crossed[part] = times_transposed(first[since, part].T, factor[:, since], Work.FACTORIZATION)
     del factor
-    below.copy_(times_transposed(second, crossed, Work.FACTORIZATION).neg_())
+    for part in parts_of(width - half):
+        until = slice(part.stop)
+        below[part] = times_transposed(second[part, until], crossed[:, until], Work.FACTORIZATION).neg_()
     A_II[:half, half:] = 0
     return True
 

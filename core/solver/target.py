@@ -14,12 +14,10 @@ from functools import cached_property
 
 import torch
 
-from core.matmul import times_transposed
+from core.matmul import parts_of, times_lower_transposed, times_transposed
 from core.profile import Work, span
 from core.solver.hessian import Mismatch
 
-# Columns of V between two products: what is above its diagonal takes no part, and no whole copy of it is made.
-BLOCK_COLUMNS = 2048
 TILE_ELEMENTS = 2**24
 TILE_ROWS = 32
 
@@ -60,16 +58,12 @@ class Target:
         return self._over_hessian(self._mismatch.difference_II.T).T.contiguous()
 
     def _over_hessian(self, A_OI: torch.Tensor) -> torch.Tensor:
-        """Returns A (H+λI)⁻¹ = A Vᵀ V, block by block of V's columns."""
-        halfway_OI, over_OI = A_OI.new_empty(A_OI.shape), A_OI.new_empty(A_OI.shape)
-        width, V_II = A_OI.shape[1], self._V_II
-        blocks = [slice(start, min(start + BLOCK_COLUMNS, width)) for start in range(0, width, BLOCK_COLUMNS)]
-        for block in blocks:
-            until = slice(block.stop)
-            halfway_OI[:, block] = times_transposed(A_OI[:, until], V_II[block, until], Work.TARGET)
-        for block in blocks:
-            since = slice(block.start, None)
-            over_OI[:, block] = times_transposed(halfway_OI[:, since], V_II[since, block].T, Work.TARGET)
+        """Returns A (H+λI)⁻¹ = A Vᵀ V; no whole copy of V is made."""
+        V_II = self._V_II
+        halfway_OI, over_OI = times_lower_transposed(A_OI, V_II, Work.TARGET), A_OI.new_empty(A_OI.shape)
+        for part in parts_of(V_II.shape[0]):
+            since = slice(part.start, None)
+            over_OI[:, part] = times_transposed(halfway_OI[:, since], V_II[since, part].T, Work.TARGET)
         return over_OI
 
 

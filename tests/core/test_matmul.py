@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.matmul import linears_at_full_rate, times_transposed
+from core.matmul import linears_at_full_rate, parts_of, times_lower_transposed, times_transposed
 from core.profile import Profile, Work
-from tests.core.solver.problems import random_weight
+from tests.core.solver.problems import random_weight, small_parts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -18,6 +18,31 @@ def test_it_is_the_product_with_the_transpose(rows: int, width: int, columns: in
     got = times_transposed(left, right, Work.LOSS)
     assert got.dtype is dtype
     torch.testing.assert_close(got.double(), left.double() @ right.double().T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 511, 512, 1536, 2048, 5000, 8192])
+def test_parts_cover_a_width_once_and_are_few(width: int) -> None:
+    """One after the other without a gap, none of several narrower than PART_COLUMNS but the last."""
+    parts = parts_of(width)
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == width
+    assert len(parts) <= 4
+    assert all(part.stop - part.start >= 512 for part in parts[:-1])
+
+
+def test_the_half_above_a_diagonal_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product with the lower triangle, whatever lies above its parts, in fewer operations than the whole one."""
+    small_parts(monkeypatch)
+    left, square = random_weight(24, 70), random_weight(70, 70)
+    lower = square.tril()
+    beyond = lower.clone()
+    for part in parts_of(70):
+        beyond[part, part.stop :] = torch.nan
+    profile = Profile()
+    with profile.recording():
+        got = times_lower_transposed(left, beyond, Work.FACTORIZATION)
+    torch.testing.assert_close(got, left @ lower.T, rtol=1e-5, atol=1e-5)
+    assert profile.amounts[Work.FACTORIZATION].operations["float32"] < 0.7 * 2 * 24 * 70 * 70
 
 
 def test_operations_are_counted_under_the_work_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from core.solver.hessian import HessianAccumulator
@@ -28,3 +29,9 @@ def hessian_of(X: torch.Tensor) -> torch.Tensor:
     accumulator = HessianAccumulator(X.shape[-1], X.device)
     accumulator.add(X)
     return accumulator.finish().hessian_II
+
+
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets small triangles be multiplied in parts, as large ones are."""
+    monkeypatch.setattr("core.matmul.PART_COLUMNS", 8)
+    monkeypatch.setattr("core.matmul.ALIGNED", 8)

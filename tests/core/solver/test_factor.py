@@ -5,7 +5,7 @@ import torch
 
 from core.errors import NumericalError
 from core.solver.factor import factorize, invert_factor
-from tests.core.solver.problems import correlated_inputs, hessian_of
+from tests.core.solver.problems import correlated_inputs, hessian_of, small_parts
 
 
 def test_u_is_the_upper_factor_of_the_damped_inverse() -> None:
@@ -59,8 +59,11 @@ def test_u_is_the_same_whatever_the_halves_are(width: int) -> None:
     torch.testing.assert_close(U_II.T @ U_II @ damped, torch.eye(width).double(), rtol=0, atol=1e-2)
 
 
-def test_the_inverse_factor_takes_the_place_of_its_matrix() -> None:
-    """L⁻¹ A L⁻ᵀ = I, and nothing is left above the diagonal."""
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_inverse_factor_takes_the_place_of_its_matrix(monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
+    """L⁻¹ A L⁻ᵀ = I, and nothing is left above the diagonal, also where its triangles are multiplied in parts."""
+    if parts:
+        small_parts(monkeypatch)
     A_II = hessian_of(correlated_inputs(900, 400)).double() + torch.eye(400)
     place = A_II.clone()
     assert invert_factor(place)

@@ -1,0 +1,115 @@
+"""Runs the parts of a block that only pass over its activations without large tensors in between.
+
+A page of fresh memory costs more than the few numbers that such a part computes for it: a norm of 2,048 tokens of
+width 2,048 fills five tensors of 16 MB on its way to one of 8 MB. Norms therefore run on some rows at a time, and the
+gate of a feed-forward network is multiplied where it lies. Values are the same bit by bit, which is looked at: a module
+that gives others is left as it is.
+
+Legend: N tokens, I in_features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.activations import SiLUActivation
+
+PART_NUMBERS: Final = 1 << 17
+"""What a part of a norm holds: half a megabyte in float32, which the second-level cache has room for."""
+MIN_ROWS: Final = 32
+
+Forward = Callable[..., torch.Tensor]
+
+_SAMPLE = (6, 8)
+
+
+def spare_intermediates(model: nn.Module) -> None:
+    """Gives norms and gated feed-forward networks of a model their thrifty forward."""
+    for module in model.modules():
+        if _is_norm(module):
+            module.forward = partial(_norm_in_parts, module)
+        elif _is_gated(module):
+            module.forward = partial(_gate_in_place, module)
+
+
+@contextmanager
+def sparing_intermediates(model: nn.Module) -> Iterator[None]:
+    """Lends a model in memory these forwards for a while."""
+    own = {module: module.__dict__.get("forward") for module in model.modules()}
+    spare_intermediates(model)
+    try:
+        yield
+    finally:
+        for module, forward in own.items():
+            if forward is not None:
+                module.forward = forward
+            else:
+                module.__dict__.pop("forward", None)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module can be what scales each token for itself, by its name and its one vector of weights."""
+    weights = dict(module.named_parameters())
+    return type(module).__name__.endswith("Norm") and [*weights] == ["weight"] and weights["weight"].dim() == 1
+
+
+def _is_gated(module: nn.Module) -> bool:
+    act_fn = dict(module.named_children()).get("act_fn")
+    return act_fn is not None and _is_plainly_gated(type(module).forward, type(act_fn))
+
+
+def _norm_in_parts(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    whole: Forward = partial(type(module).forward, module)
+    rows = max(MIN_ROWS, PART_NUMBERS // max(x.shape[-1], 1))
+    # Experts' inputs carry the numbers of their tokens, which no norm stands in front of.
+    if torch.is_grad_enabled() or x.numel() <= rows * x.shape[-1] or not x.is_contiguous():
+        return whole(x)
+    x_NI = x.view(-1, x.shape[-1])
+    first = whole(x_NI[:rows])
+    out_NI = first.new_empty(x_NI.shape)
+    out_NI[:rows] = first
+    for start in range(rows, x_NI.shape[0], rows):
+        out_NI[start : start + rows] = whole(x_NI[start : start + rows])
+    return out_NI.view(x.shape)
+
+
+@cache
+def _is_plainly_gated(forward: Forward, make_act: Callable[[], Any]) -> bool:
+    """Whether a class's forward computes down(act(gate x) · up x) and nothing else, seen on a few numbers."""
+    if len(signature(forward).parameters) != len(("self", "x")):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, gate, up, down = (torch.randn(_SAMPLE, generator=generator).bfloat16() for _ in range(4))
+    try:
+        stand_in = SimpleNamespace(
+            gate_proj=lambda x: x @ gate.T,
+            up_proj=lambda x: x @ up.T,
+            down_proj=lambda inner: inner @ down,
+            act_fn=make_act(),
+        )
+        own = forward(stand_in, x)
+    except Exception:  # noqa: BLE001 - a forward that needs anything else is another one
+        return False
+    return torch.equal(own, stand_in.down_proj(gated(stand_in, x)))
+
+
+def _gate_in_place(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if torch.is_grad_enabled():
+        return type(module).forward(module, x)  # type: ignore[no-any-return]  # modules are untyped
+    return module.down_proj(gated(module, x))  # type: ignore[no-any-return,operator]  # modules are untyped
+
+
+def gated(module: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a module, or what stands in for one
+    """Returns act(gate x) · up x in the memory of gate x; for passes without gradients."""
+    inner = module.gate_proj(x)
+    silu = isinstance(module.act_fn, nn.SiLU | SiLUActivation)
+    inner = functional.silu(inner, inplace=True) if silu else module.act_fn(inner)
+    return inner.mul_(module.up_proj(x))

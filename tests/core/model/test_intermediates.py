@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+from core.model.intermediates import spare_intermediates, sparing_intermediates
+from tests.core.tiny import tiny_model
+
+WIDTH = 1024
+
+
+class _DoublyGated(nn.Module):
+    """Has the names of a gated network and another forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+        self.act_fn = nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.gate_proj(x)
+        return self.down_proj(self.act_fn(gate) * gate * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+def _largest_tensor(call: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Returns how many numbers the largest input of the norm's own forward had."""
+    seen: list[int] = []
+    own = LlamaRMSNorm.forward
+
+    def note(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.numel())
+        return own(module, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LlamaRMSNorm, "forward", note)
+        call()
+    return max(seen)
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Qwen3RMSNorm, Gemma2RMSNorm])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_norms_give_the_same_bytes_in_parts(kind: type[nn.Module], dtype: torch.dtype) -> None:
+    """Of a whole number of parts and of one more row, in any dtype, whatever the norm's own formula is."""
+    norm = kind(WIDTH).to(dtype)
+    norm.get_parameter("weight").data = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)).to(dtype)
+    thrifty = nn.ModuleList([norm])
+    with torch.no_grad():
+        for rows in (256, 257):
+            x = torch.randn(2, rows, WIDTH, generator=torch.Generator().manual_seed(rows)).to(dtype)
+            whole = norm(x)
+            with sparing_intermediates(thrifty):
+                assert torch.equal(norm(x), whole)
+
+
+def test_a_large_norm_never_works_on_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its float32 copies are a part's."""
+    norm, x = LlamaRMSNorm(WIDTH), torch.randn(1, 1024, WIDTH)
+    spare_intermediates(norm)
+    with torch.no_grad():
+        assert _largest_tensor(lambda: norm(x), monkeypatch) <= 1 << 17
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
+def test_models_give_the_same_logits(family: str) -> None:
+    """Bit by bit, with activations that have an in-place form and with others, and again afterwards."""
+    model = tiny_model(family).bfloat16()
+    ids = torch.arange(24)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        with sparing_intermediates(model):
+            replaced = [module for module in model.modules() if "forward" in module.__dict__]
+            assert torch.equal(model(ids).logits, before)
+    assert len(replaced) >= 3 * len(model.model.layers)
+    assert not [module for module in model.modules() if "forward" in module.__dict__]
+
+
+def test_another_forward_under_the_same_names_is_left_alone() -> None:
+    """Whether a module is plainly gated is seen on what it computes."""
+    module = _DoublyGated()
+    spare_intermediates(module)
+    assert "forward" not in module.__dict__
+
+
+def test_gradients_still_flow() -> None:
+    """Nothing is overwritten that a gradient needs."""
+    model = tiny_model("llama")
+    spare_intermediates(model)
+    model(torch.arange(8)[None]).logits.sum().backward()
+    gradients: list[Any] = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_what_enters_is_not_written_to() -> None:
+    """The gate is multiplied where it lies, which is nobody's input."""
+    model = tiny_model("llama")
+    network = model.model.layers[0].mlp
+    x = torch.randn(1, 5, model.config.hidden_size)
+    before = x.clone()
+    spare_intermediates(model)
+    with torch.no_grad():
+        network(x)
+    assert torch.equal(x, before)
