@@ -25,6 +25,8 @@ from transformers.activations import SiLUActivation
 PART_NUMBERS: Final = 1 << 17
 """What a part of a norm holds: half a megabyte in float32, which the second-level cache has room for."""
 MIN_ROWS: Final = 32
+WHOLE_NUMBERS: Final = 1 << 21
+"""Below so many, copies in float32 come from memory that is at hand, and parts gain nothing; see `environment`."""
 
 Forward = Callable[..., torch.Tensor]
 
@@ -63,14 +65,15 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _is_gated(module: nn.Module) -> bool:
     act_fn = dict(module.named_children()).get("act_fn")
-    return act_fn is not None and _is_plainly_gated(type(module).forward, type(act_fn))
+    make_act: Callable[[], Any] = type(act_fn)
+    return act_fn is not None and _is_plainly_gated(type(module).forward, make_act)
 
 
 def _norm_in_parts(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     whole: Forward = partial(type(module).forward, module)
     rows = max(MIN_ROWS, PART_NUMBERS // max(x.shape[-1], 1))
     # Experts' inputs carry the numbers of their tokens, which no norm stands in front of.
-    if torch.is_grad_enabled() or x.numel() <= rows * x.shape[-1] or not x.is_contiguous():
+    if torch.is_grad_enabled() or x.numel() < WHOLE_NUMBERS or not x.is_contiguous():
         return whole(x)
     x_NI = x.view(-1, x.shape[-1])
     first = whole(x_NI[:rows])

@@ -12,6 +12,7 @@ Legend: N tokens, I inputs of the left side, J of the right, P panels, T pairs o
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import llvmlite.binding
@@ -38,6 +39,7 @@ CHUNK_TOKENS = 1024
 _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
+@cache  # asking LLVM takes as long as a small product
 def is_available() -> bool:
     """Whether this CPU has the instruction and Numba compiles for this CPU."""
     other_target = numba.config.CPU_NAME  # type: ignore[attr-defined]  # numba sets it from its variables
