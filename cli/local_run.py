@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cli.budget_view import curve_picture, plan_line, plan_table
@@ -37,6 +38,7 @@ from core.preflight.resources import (
 )
 from core.preflight.source import inspect_source
 from core.progress import Progress, ProgressEstimator
+from core.threads import loading_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +115,8 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
             "free: some will lie on disk or be computed again. Fewer samples are faster.",
         )
     started_at = time.monotonic()
+    with loading_engine():
+        import_module("core.pipeline")
     needs = replace(needs, seconds=_expected_seconds(request, facts, config, calibration))
     console.print(_needs_line(needs), style="dim", soft_wrap=True)
     report, seconds_by_block = _quantize(request, console)

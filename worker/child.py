@@ -22,7 +22,7 @@ from core.checkpoint.checksums import verify_sha256sums
 from core.errors import ArtifactInvalidError, CoreError, ResumeRefusedError, RunStoppedError
 from core.events import BudgetPlanned, CalibrationDrawn, Event, RunStarted, Stage, StageStarted, WarningRaised
 from core.preflight.source import ModelFacts
-from core.threads import leave_out_gpu_compiler, wait_briefly
+from core.threads import leave_out_gpu_compiler, loading_engine, wait_briefly
 from worker.channel import Channel, run_child
 from worker.errors import AttemptFailedError, Failure, failure_from
 from worker.faults import FaultPoint, Faults
@@ -69,7 +69,8 @@ class Attempt:
     def _calibrate(self, text: CalibrationText) -> CalibrationWindows:
         self._begin(Stage.CALIBRATING)
         # Loading torch and transformers takes seconds: only now that the job has passed what can be checked without.
-        from worker.measure import draw, write_text  # noqa: PLC0415
+        with loading_engine():
+            from worker.measure import draw, write_text  # noqa: PLC0415
 
         config = self._request.calibration
         assert config is not None  # noqa: S101 - the text comes with its options
@@ -202,7 +203,8 @@ def keep_rates(cache_dir: Path) -> None:
 def load_engine(stand_in: Path | None) -> Engine:
     """Returns the engine's entry; a test's stand-in comes from a file that the worker's settings had to allow."""
     if stand_in is None:
-        from core.pipeline import quantize_checkpoint  # noqa: PLC0415 - takes seconds to load
+        with loading_engine():
+            from core.pipeline import quantize_checkpoint  # noqa: PLC0415 - takes seconds to load
 
         return quantize_checkpoint
     module_spec = importlib.util.spec_from_file_location("bitmill_test_engine", stand_in)

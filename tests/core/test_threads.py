@@ -1,10 +1,15 @@
-"""What is set before torch is loaded: threads that sleep, and no compiler for a GPU that is not there."""
+"""What is done before torch is loaded and while it is: no compiler for a missing GPU, no search for garbage."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from core.threads import loading_engine
 
 PROGRAM = """
 import importlib.util, pathlib, sys
@@ -27,3 +32,28 @@ def test_triton_is_not_loaded_where_there_is_no_gpu(tmp_path: Path) -> None:
     assert _left_out(tmp_path)
     (tmp_path / "nvidia0").touch()
     assert not _left_out(tmp_path)
+
+
+def test_imports_are_not_searched_for_garbage() -> None:
+    """The collector is still meanwhile, leaves what was made alone afterwards, and works again, also after an error."""
+    frozen = gc.get_freeze_count()
+    try:
+        with pytest.raises(ImportError), loading_engine():
+            assert not gc.isenabled()
+            raise ImportError("no such engine")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    """Whoever turned it off had a reason."""
+    gc.disable()
+    try:
+        with loading_engine():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
