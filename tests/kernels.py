@@ -10,6 +10,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from worker.kernels import kernel_folder
+
 ROOT = Path(__file__).parents[1]
 COMPILED = ROOT / "var" / "test-kernels"
 
@@ -20,8 +22,13 @@ def with_kernels(cache_dir: Path) -> Path:
     Compiling takes longer than the tests' jobs. What a run compiles beyond these stays in its own folder: Numba's
     cache is not made for processes that write to it at once.
     """
-    shutil.copytree(_compiled(), cache_dir / "numba")
+    shutil.copytree(_compiled(), kernel_folder(cache_dir))
     return cache_dir
+
+
+def compiled_kernels() -> Path:
+    """Returns the folder in which Numba's files lie."""
+    return next(file.parent for file in _compiled().glob("*/*.nbi"))
 
 
 @cache

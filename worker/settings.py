@@ -18,6 +18,7 @@ from core.configs.devices import device_kind, split_devices
 from core.errors import InvalidConfigError
 from store.settings import StoreSettings
 from worker.faults import read_plan
+from worker.kernels import kernel_folder
 
 # What a child may inherit: where programs are, how many threads to use, which device. No secret, no address.
 INHERITED = (
@@ -145,7 +146,7 @@ class WorkerSettings(StoreSettings):
         return {
             "HOME": str(self.cache_dir / "home"),
             "HF_HOME": str(self.cache_dir / "huggingface"),
-            "NUMBA_CACHE_DIR": str(self.cache_dir / "numba"),
+            "NUMBA_CACHE_DIR": str(kernel_folder(self.cache_dir)),
             "XDG_CACHE_HOME": str(self.cache_dir),
             "PYTHONPATH": str(PACKAGE_ROOT),
             "HF_HUB_DISABLE_TELEMETRY": "1",
