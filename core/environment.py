@@ -6,8 +6,6 @@ import ctypes
 import mmap
 import platform
 import resource
-import time
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -25,8 +23,6 @@ _M_ARENA_MAX = -8
 _MMAP_BYTES = 8 << 20
 _CODE = "r-xp"
 _LARGE_CODE = 1 << 20
-_RATE_WIDTH = 1024
-_RATE_TRIES = 7
 
 
 def forward_dtype(stored: str, *devices: torch.device) -> torch.dtype:
@@ -96,25 +92,6 @@ def kernels_serve_one_thread() -> bool:
     except (ImportError, OSError):
         return False
     return bool(numba.threading_layer() == "workqueue")  # type: ignore[attr-defined]  # numba names no exports
-
-
-def product_rates(dtypes: Iterable[str], *devices: torch.device) -> dict[str, float]:
-    """Returns the operations per second of the devices' matrix products by dtype name, measured in a blink each.
-
-    What is named twice counts once.
-    """
-    return {name: sum(_best_rate(getattr(torch, name), device) for device in {*devices}) for name in dtypes}
-
-
-def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
-    return max(_product_rate(dtype, device) for _ in range(_RATE_TRIES))
-
-
-def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
-    left, right = (torch.ones(_RATE_WIDTH, _RATE_WIDTH, dtype=dtype, device=device) for _ in range(2))
-    started = time.perf_counter()
-    float((left @ right)[0, 0])  # waits where the device computes on its own
-    return 2.0 * _RATE_WIDTH**3 / (time.perf_counter() - started)
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, Method, ScaleSearch
 from core.preflight.architectures import NUMBERED_EXPERT
-from core.preflight.memory import float_share
+from core.preflight.memory import TOKENS_PER_BATCH, float_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,32 +33,39 @@ _ROUTED_SHARE: Final = 1 / 8
 """Of the tokens that reach an expert, where only a model's config would tell."""
 
 # Measured on runs: what kinds of work reach of a machine's rates, on all of its cores together.
-_FORWARD_OF_RATE: Final = 1.0
-_ATTENTION_OF_RATE: Final = 0.34
+_FORWARD_OF_RATE: Final = 0.7
+_ATTENTION_OF_RATE: Final = 0.24
 GRAM_OF_RATE: Final = 1.08
 PRODUCTS_OF_RATE: Final = 0.9
+_UPDATES_OF_RATE: Final = 0.45
 _MEMORY_OF_RATE: Final = 0.1
 """Rates are measured in the cache, large tensors are not there."""
 _CHECK_OF_HASH: Final = 1.25
 # Passes over what enters and leaves a block's linears, and over the weights in float32.
-_FORWARD_PASSES: Final = 6
+_FORWARD_PASSES: Final = 8.5
 _SOLVE_PASSES: Final = 10
 _REFINE_PASSES: Final = 10
 _TARGET_PASSES: Final = 5
-_LOSS_PASSES: Final = 4
+_LOSS_PASSES: Final = 16
+_FACTOR_PASSES: Final = 25.0
+_OTHER_PASSES: Final = 30
 _ROUNDING_PASSES: Final = 6
 _LEARNING_PASSES: Final = 30
 # In steps of the column solve: what a weight costs in a scale search.
-_SEARCH_STEPS: Final = 768
+_SEARCH_STEPS: Final = 480
 _UPDATE_COLUMNS: Final = 128
 _LEAF: Final = 192
 """Widths up to which the library factorizes, as `core.solver.factor` has it."""
+_PARTS: Final = 4
+_PART_COLUMNS: Final = 512
+"""In how many parts triangles are multiplied, and how wide each is at least, as `core.matmul` has it."""
 _CLIP_STEPS: Final = 21
 # What waits for the interpreter and for small operations, in numbers that it adds meanwhile: the process until a run
-# begins, a block, an update of columns, a group that is refined, a leaf of a factorization.
-_START_NUMBERS: Final = 3.4e8
-_BLOCK_NUMBERS: Final = 3e6
-_UPDATE_NUMBERS: Final = 3.4e4
+# begins, a block, a batch in front of an input set, an update of columns, a refined group, a leaf of a factorization.
+_START_NUMBERS: Final = 1.95e8
+_BLOCK_NUMBERS: Final = 1.9e6
+_BATCH_NUMBERS: Final = 5.6e4
+_UPDATE_NUMBERS: Final = 1e4
 _GROUP_NUMBERS: Final = 1.5e4
 _LEAF_NUMBERS: Final = 6.6e4
 
@@ -145,7 +152,8 @@ def seconds_by_work(
         "hessian": sum(_hessian(plan, each) for each in plan.sets),
         **_solver(plan),
         "write": _write(plan),
-        "other": _BLOCK_NUMBERS * facts.blocks / rates.numbers,
+        "other": _BLOCK_NUMBERS * facts.blocks / rates.numbers
+        + _passes(_OTHER_PASSES * sum(each.elements for each in plan.sets), rates) / rates.cores,
     }
 
 
@@ -175,7 +183,13 @@ def _hessian(plan: _Plan, each: InputSet) -> float:
     if plan.share and each.writes_stream and getattr(plan.config, "stream_beta", 0.0):
         operations += 2 * plan.share * each.tokens * each.elements
     rate = plan.rates.grams if plan.in_bfloat16 else plan.rates.float32_products
-    return operations / (plan.rates.cores * rate * GRAM_OF_RATE)
+    batches = (1 + plan.share) * each.tokens / TOKENS_PER_BATCH
+    return operations / (plan.rates.cores * rate * GRAM_OF_RATE) + batches * _BATCH_NUMBERS / plan.rates.numbers
+
+
+def _passes(numbers: float, rates: MachineRates) -> float:
+    """Returns the seconds in which one core reads and writes so many float32 numbers."""
+    return 8 * numbers / (rates.memory_bytes * _MEMORY_OF_RATE)
 
 
 def _solver(plan: _Plan) -> dict[str, float]:
@@ -197,12 +211,13 @@ def _solver(plan: _Plan) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Count:
-    """products: operations in float32. steps: of the column solve. passes: float32 numbers read and written.
+    """products: operations in float32. short_products: in bfloat16 where the machine has it.
 
-    numbers: what the interpreter could add meanwhile.
+    steps: of the column solve. passes: float32 numbers read and written. numbers: what the interpreter could add.
     """
 
     products: float = 0.0
+    short_products: float = 0.0
     steps: float = 0.0
     passes: float = 0.0
     numbers: float = 0.0
@@ -211,8 +226,9 @@ class _Count:
         """Returns the seconds of all of them, one after the other."""
         parallel = (
             self.products / (rates.float32_products * PRODUCTS_OF_RATE)
+            + self.short_products / max(rates.bfloat16_products, rates.float32_products * PRODUCTS_OF_RATE)
             + self.steps / rates.solved_steps
-            + 8 * self.passes / (rates.memory_bytes * _MEMORY_OF_RATE)
+            + _passes(self.passes, rates)
         )
         return parallel / rates.cores + self.numbers / rates.numbers
 
@@ -224,14 +240,14 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, _Cou
     rounds = orders * config.refine_rounds
     # Without tokens to judge by, what was refined is kept as it is.
     attempts = orders * (2 if config.refine_rounds and config.holds_out else 1)
-    judged = 2 + (attempts if attempts > 1 else 0)
+    judged = 1 + (attempts if attempts > 1 else 0)
     searched = orders * weights if config.scale_search is not ScaleSearch.MINMAX else 0.0
     return {
         "factorization": _factor(width, orders),
         **({"target": _target(each)} if share else {}),
         "search": _Count(steps=_SEARCH_STEPS * searched),
         "solve": _Count(
-            products=orders * weights * width,
+            products=orders * weights * width * PRODUCTS_OF_RATE / _UPDATES_OF_RATE,
             steps=orders * weights * _UPDATE_COLUMNS,
             passes=orders * weights * _SOLVE_PASSES,
             numbers=orders * linears * _UPDATE_NUMBERS * width / min(_UPDATE_COLUMNS, group),
@@ -242,24 +258,47 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, _Cou
             passes=rounds * weights * _REFINE_PASSES,
             numbers=rounds * linears * _GROUP_NUMBERS * width / group,
         ),
-        "loss": _Count(products=2.0 * judged * weights * width, passes=judged * _LOSS_PASSES * weights),
+        "loss": _losses(each, judged),
     }
+
+
+def _triangle(width: int) -> float:
+    """Returns the share of a square that a triangle multiplied in parts takes."""
+    parts = math.ceil(width / max(_PART_COLUMNS, width / _PARTS))
+    return (parts + 1) / (2 * parts)
+
+
+def _losses(each: InputSet, judged: int) -> _Count:
+    """Returns what it takes to judge each linear so many times, and to tell its outputs' energy."""
+    products = 2.0 * each.elements * each.inputs
+    return _Count(
+        products=judged * products * _triangle(each.inputs),
+        short_products=products,
+        passes=(judged + 1) * _LOSS_PASSES * each.elements,
+    )
 
 
 def _factor(width: int, times: int = 1) -> _Count:
     """Returns what it takes to factorize and invert: by halves, down to leaves."""
-    leaves = 1 << max(0, math.ceil(math.log2(width / _LEAF)))
-    cube = float(width) ** 3
-    return _Count(products=times * 4 / 3 * cube, passes=times * 4.0 * width**2, numbers=times * _LEAF_NUMBERS * leaves)
+    levels = max(0, math.ceil(math.log2(width / _LEAF)))
+    # At each level every part is cut into halves, of which four triangles are multiplied.
+    products = sum(float(width) ** 3 / 4**level * _triangle(width >> (level + 1)) for level in range(levels))
+    return _Count(
+        products=times * products,
+        passes=times * _FACTOR_PASSES * width**2,
+        numbers=times * _LEAF_NUMBERS * (1 << levels),
+    )
 
 
 def _target(each: InputSet) -> _Count:
     """Returns what targets take: of linears with more outputs than inputs by way of one map for all."""
     width = each.inputs
     square, factor = float(width) ** 2, _factor(width)
-    products = sum(2.0 * rows * square * (1 if rows > width else 3) for rows in each.outputs)
+    # Through the inverse: both of its triangles.
+    through = 2 * _triangle(width)
+    products = sum(2.0 * rows * square * (1 if rows > width else 1 + through) for rows in each.outputs)
     if max(each.outputs) > width:
-        products += 4 * width * square
+        products += 2 * through * width * square
     return _Count(
         products=factor.products + products,
         passes=factor.passes + _TARGET_PASSES * each.elements,
@@ -274,7 +313,7 @@ def _awq(config: AWQConfig, each: InputSet) -> dict[str, _Count]:
     products = 2.0 * each.elements * (steps * each.inputs + clips * group)
     return {
         "solve": _Count(products=products, passes=each.elements * _ROUNDING_PASSES * (steps + clips + 1)),
-        "loss": _Count(products=2.0 * 4 * each.elements * each.inputs),
+        "loss": _losses(each, 3),
     }
 
 
@@ -284,7 +323,7 @@ def _adaround(config: AdaRoundConfig, each: InputSet) -> dict[str, _Count]:
             products=2.0 * config.iterations * each.elements * each.inputs,
             passes=config.iterations * each.elements * _LEARNING_PASSES,
         ),
-        "loss": _Count(products=2.0 * 5 * each.elements * each.inputs),
+        "loss": _losses(each, 4),
     }
 
 

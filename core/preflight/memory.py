@@ -57,7 +57,7 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
     linears = {name: shape for name, shape in facts.linears.items() if name.startswith(facts.block_prefix)}
     widest = max((columns for _, columns in linears.values()), default=0)
     share = float_share(config) if tokens else 0.0
-    itemsize = SHORT_BYTES if facts.dtype == "bfloat16" else FLOAT32_BYTES
+    itemsize = activation_itemsize(facts)
     between = tokens * facts.hidden_size * itemsize * (1 + share)
     inside = tokens * itemsize * (2 * facts.hidden_size * (1 + share) + widest)
     solver = max((_solver_bytes(shape, tokens, share) for shape in linears.values()), default=0.0)
@@ -65,11 +65,16 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
     blocks = largest * (_BLOCKS_IN_MODEL_DTYPE * itemsize + _BYTES_OF_WRITTEN_WEIGHT)
     tallest = max((rows for rows, _ in linears.values()), default=0)
     batch = min(tokens, TOKENS_PER_BATCH) * _WIDE_TENSORS * tallest * itemsize
-    walking = blocks + solver + batch
+    walking = blocks + max(solver, batch)
     ends = _outside_elements(facts) * itemsize
     return MemoryNeed(
         fixed_bytes=int(SLACK * (PROCESS_BYTES + max(walking, ends))), activation_bytes=int(SLACK * (between + inside))
     )
+
+
+def activation_itemsize(facts: ModelFacts) -> int:
+    """Returns the bytes of a number in what blocks hand on."""
+    return SHORT_BYTES if facts.dtype == "bfloat16" else FLOAT32_BYTES
 
 
 def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:

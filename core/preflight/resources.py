@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.configs import DEFAULT_FORMATS, CalibrationConfig, QuantizationConfig
 from core.errors import InsufficientResourcesError
 from core.preflight.duration import seconds_by_work
-from core.preflight.memory import FLOAT32_BYTES, PROCESS_BYTES, memory_need
+from core.preflight.memory import PROCESS_BYTES, activation_itemsize, float_share, memory_need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,7 @@ def estimate(
     facts = facts.planned(config)
     need = memory_need(facts, config, calibration)
     tokens = calibration.tokens if calibration is not None else 0
-    activations = tokens * facts.hidden_size * FLOAT32_BYTES
+    activations = tokens * facts.hidden_size * activation_itemsize(facts) * (1 + float_share(config))
     spilled = 0 if activation_memory is None else max(need.activation_bytes - activation_memory, 0)
     kept, packed = _artifact_bytes(facts, config)
     artifacts = len(formats) * (kept + packed)

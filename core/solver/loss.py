@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from core.environment import forward_dtype
-from core.matmul import parts_of, times_transposed
+from core.matmul import parts_of, times_elementwise, times_transposed
 from core.profile import Work, span
 
 
@@ -15,11 +15,11 @@ def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
     total = 0.0
     for part in parts_of(H_II.shape[0]):
         # H is symmetric: what lies left of a part counts for what lies above it too.
-        before, inside_OI = slice(part.start), D_OI[:, part]
+        before, inside_OI = slice(part.start), D_OI[:, part].contiguous()
         product_OI = times_transposed(inside_OI, H_II[part, part], Work.LOSS)
         if part.start:
             product_OI.add_(times_transposed(D_OI[:, before], H_II[part, before], Work.LOSS), alpha=2)
-        total += float(torch.einsum("oi,oi->", product_OI, inside_OI))
+        total += times_elementwise(product_OI, inside_OI)
     return total
 
 
@@ -32,7 +32,7 @@ def output_energy(W_OI: torch.Tensor, H_II: torch.Tensor) -> float:
     """
     dtype = forward_dtype("bfloat16", W_OI.device)
     product_OI = times_transposed(W_OI.to(dtype), H_II.to(dtype), Work.LOSS)
-    return float(torch.einsum("oi,oi->", product_OI.float(), W_OI))
+    return times_elementwise(product_OI.float(), W_OI)
 
 
 class TargetLoss:
@@ -52,4 +52,4 @@ class TargetLoss:
         """Returns the loss of a solved weight."""
         D_OI = W_hat_OI - self._W_OI
         loss = quadratic_loss(D_OI, self._H_II)
-        return loss if self._wanted_OI is None else loss - 2 * float(torch.einsum("oi,oi->", D_OI, self._wanted_OI))
+        return loss if self._wanted_OI is None else loss - 2 * times_elementwise(D_OI, self._wanted_OI)

@@ -93,7 +93,11 @@ def test_the_operations_that_are_counted_are_those_of_the_run(tmp_path: Path, pr
     quantize_checkpoint(source, tmp_path / "out", config, windows, resources=Resources(profile=True))
     work = json.loads((tmp_path / "out" / "profile.json").read_text("utf-8"))["work"]
     counted = {kind: sum(amount["operations"].values()) for kind, amount in work.items()}
-    free = dict.fromkeys(asdict(RATES), 1e30) | {"cores": 1.0, "float32_products": 1.0}
+    free = dict.fromkeys(asdict(RATES), 1e30) | {
+        "cores": 1.0,
+        "float32_products": 1.0,
+        "bfloat16_products": PRODUCTS_OF_RATE,
+    }
     calibration = CalibrationConfig(samples=128, seq_len=64)
     found = seconds_by_work(inspect_source(source), config, calibration, MachineRates(**free))
     assert found["hessian"] * GRAM_OF_RATE == pytest.approx(counted["hessian"], rel=0.02)
