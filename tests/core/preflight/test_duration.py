@@ -12,9 +12,10 @@ from core.calibration.windows import CalibrationWindows
 from core.configs import AdaRoundConfig, AWQConfig, CalibrationConfig, GPTQConfig, QuantizationConfig, RTNConfig
 from core.configs.values import Preset
 from core.pipeline import Resources, quantize_checkpoint
-from core.preflight.duration import GRAM_OF_RATE, PRODUCTS_OF_RATE, input_sets, seconds_by_work
+from core.preflight.duration import GRAM_OF_RATE, input_sets, seconds_by_work
 from core.preflight.rates import MachineRates
 from core.preflight.resources import estimate
+from core.preflight.solver_work import PRODUCTS_OF_RATE
 from core.preflight.source import ModelFacts, inspect_source
 from tests.core.preflight.folders import make_llama
 from tests.core.tiny import random_tokens, write_tiny_model

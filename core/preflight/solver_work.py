@@ -1,0 +1,195 @@
+"""How much the solver does with one input set, kind by kind; standard library only.
+
+What no product or pass over memory accounts for is told by shares that were measured on runs of known shapes.
+
+Legend: O outputs and I inputs of a linear.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, ScaleSearch
+
+if TYPE_CHECKING:
+    from core.configs import QuantizationConfig
+    from core.preflight.rates import MachineRates
+
+# Measured on runs: what kinds of work reach of a machine's rates, on all of its cores together.
+PRODUCTS_OF_RATE: Final = 0.9
+_UPDATES_OF_RATE: Final = 0.45
+MEMORY_OF_RATE: Final = 0.1
+"""Rates are measured in the cache, large tensors are not there."""
+# Passes over weights, over a matrix that is factorized.
+_SOLVE_PASSES: Final = 10
+_REFINE_PASSES: Final = 10
+_TARGET_PASSES: Final = 5
+_LOSS_PASSES: Final = 16
+_FACTOR_PASSES: Final = 25.0
+_ROUNDING_PASSES: Final = 6
+_LEARNING_PASSES: Final = 30
+# In steps of the column solve: what a weight costs in a scale search.
+_SEARCH_STEPS: Final = 480
+_UPDATE_COLUMNS: Final = 128
+_LEAF: Final = 192
+"""Widths up to which the library factorizes, as `core.solver.factor` has it."""
+_PARTS: Final = 4
+_PART_COLUMNS: Final = 512
+"""In how many parts triangles are multiplied, and how wide each is at least, as `core.matmul` has it."""
+_CLIP_STEPS: Final = 21
+# What waits for the interpreter and for small operations, in numbers that it adds meanwhile: an update of columns, a
+# refined group, a leaf of a factorization.
+_UPDATE_NUMBERS: Final = 1e4
+_GROUP_NUMBERS: Final = 1.5e4
+_LEAF_NUMBERS: Final = 6.6e4
+
+
+@dataclass(frozen=True, slots=True)
+class InputSet:
+    """Linears of one block that share their inputs. outputs: O of each. tokens: that reach it."""
+
+    inputs: int
+    outputs: tuple[int, ...]
+    tokens: float
+    writes_stream: bool
+
+    @property
+    def elements(self) -> float:
+        """Returns the number of weights."""
+        return float(self.inputs * sum(self.outputs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """products: operations in float32. short_products: in bfloat16 where the machine has it.
+
+    steps: of the column solve. passes: float32 numbers read and written. numbers: what the interpreter could add.
+    """
+
+    products: float = 0.0
+    short_products: float = 0.0
+    steps: float = 0.0
+    passes: float = 0.0
+    numbers: float = 0.0
+
+    def seconds(self, rates: MachineRates) -> float:
+        """Returns the seconds of all of them, one after the other."""
+        parallel = (
+            self.products / (rates.float32_products * PRODUCTS_OF_RATE)
+            + self.short_products / max(rates.bfloat16_products, rates.float32_products * PRODUCTS_OF_RATE)
+            + self.steps / rates.solved_steps
+            + memory_seconds(self.passes, rates)
+        )
+        return parallel / rates.cores + self.numbers / rates.numbers
+
+
+def memory_seconds(numbers: float, rates: MachineRates) -> float:
+    """Returns the seconds in which one core reads and writes so many float32 numbers."""
+    return 8 * numbers / (rates.memory_bytes * MEMORY_OF_RATE)
+
+
+def solver_counts(config: QuantizationConfig, each: InputSet, *, share: float) -> dict[str, Count]:
+    """Returns what a method does with an input set, by kind of work. share: of the batches with a float path."""
+    if isinstance(config, GPTQConfig):
+        return _gptq(config, each, share=share)
+    if isinstance(config, AWQConfig):
+        return _awq(config, each)
+    if isinstance(config, AdaRoundConfig):
+        return _adaround(config, each)
+    return {"solve": Count(passes=_ROUNDING_PASSES * each.elements)}
+
+
+def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, Count]:
+    width, weights, linears = each.inputs, each.elements, len(each.outputs)
+    group = width if config.group_size == -1 else config.group_size
+    orders = len(config.order.tried)
+    rounds = orders * config.refine_rounds
+    # Without tokens to judge by, what was refined is kept as it is.
+    attempts = orders * (2 if config.refine_rounds and config.holds_out else 1)
+    judged = 1 + (attempts if attempts > 1 else 0)
+    searched = orders * weights if config.scale_search is not ScaleSearch.MINMAX else 0.0
+    return {
+        "factorization": _factor(width, orders),
+        **({"target": _target(each)} if share else {}),
+        "search": Count(steps=_SEARCH_STEPS * searched),
+        "solve": Count(
+            products=orders * weights * width * PRODUCTS_OF_RATE / _UPDATES_OF_RATE,
+            steps=orders * weights * _UPDATE_COLUMNS,
+            passes=orders * weights * _SOLVE_PASSES,
+            numbers=orders * linears * _UPDATE_NUMBERS * width / min(_UPDATE_COLUMNS, group),
+        ),
+        "refine": Count(
+            products=rounds * weights * 2 * (width + 2 * group),
+            steps=rounds * weights * group,
+            passes=rounds * weights * _REFINE_PASSES,
+            numbers=rounds * linears * _GROUP_NUMBERS * width / group,
+        ),
+        "loss": _losses(each, judged),
+    }
+
+
+def _triangle(width: int) -> float:
+    """Returns the share of a square that a triangle multiplied in parts takes."""
+    parts = math.ceil(width / max(_PART_COLUMNS, width / _PARTS))
+    return (parts + 1) / (2 * parts)
+
+
+def _losses(each: InputSet, judged: int) -> Count:
+    """Returns what it takes to judge each linear so many times, and to tell its outputs' energy."""
+    products = 2.0 * each.elements * each.inputs
+    return Count(
+        products=judged * products * _triangle(each.inputs),
+        short_products=products,
+        passes=(judged + 1) * _LOSS_PASSES * each.elements,
+    )
+
+
+def _factor(width: int, times: int = 1) -> Count:
+    """Returns what it takes to factorize and invert: by halves, down to leaves."""
+    levels = max(0, math.ceil(math.log2(width / _LEAF)))
+    # At each level every part is cut into halves, of which four triangles are multiplied.
+    products = sum(float(width) ** 3 / 4**level * _triangle(width >> (level + 1)) for level in range(levels))
+    return Count(
+        products=times * products,
+        passes=times * _FACTOR_PASSES * width**2,
+        numbers=times * _LEAF_NUMBERS * (1 << levels),
+    )
+
+
+def _target(each: InputSet) -> Count:
+    """Returns what targets take: of linears with more outputs than inputs by way of one map for all."""
+    width = each.inputs
+    square, factor = float(width) ** 2, _factor(width)
+    # Through the inverse: both of its triangles.
+    through = 2 * _triangle(width)
+    products = sum(2.0 * rows * square * (1 if rows > width else 1 + through) for rows in each.outputs)
+    if max(each.outputs) > width:
+        products += 2 * through * width * square
+    return Count(
+        products=factor.products + products,
+        passes=factor.passes + _TARGET_PASSES * each.elements,
+        numbers=factor.numbers,
+    )
+
+
+def _awq(config: AWQConfig, each: InputSet) -> dict[str, Count]:
+    steps = config.channel_steps + 1 if config.channel_steps else 0
+    clips = _CLIP_STEPS if config.clip_search else 0
+    group = each.inputs if config.group_size == -1 else config.group_size
+    products = 2.0 * each.elements * (steps * each.inputs + clips * group)
+    return {
+        "solve": Count(products=products, passes=each.elements * _ROUNDING_PASSES * (steps + clips + 1)),
+        "loss": _losses(each, 3),
+    }
+
+
+def _adaround(config: AdaRoundConfig, each: InputSet) -> dict[str, Count]:
+    return {
+        "solve": Count(
+            products=2.0 * config.iterations * each.elements * each.inputs,
+            passes=config.iterations * each.elements * _LEARNING_PASSES,
+        ),
+        "loss": _losses(each, 4),
+    }
