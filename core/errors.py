@@ -56,7 +56,7 @@ class MissingPackageError(CoreError):
 
 
 class ModelProblem(StrEnum):
-    """Why a model folder is refused; the value is the error's code."""
+    """Why a model folder, or an archive of one, is refused; the value is the error's code."""
 
     NOT_FOUND = "model_not_found"
     CONFIG_MISSING = "model_config_missing"
@@ -70,6 +70,9 @@ class ModelProblem(StrEnum):
     ALREADY_QUANTIZED = "already_quantized"
     UNSUPPORTED_ARCHITECTURE = "unsupported_architecture"
     NON_FINITE_WEIGHTS = "non_finite_weights"
+    ARCHIVE_INVALID = "archive_invalid"
+    ARCHIVE_UNSAFE = "archive_unsafe"
+    ARCHIVE_TOO_LARGE = "archive_too_large"
 
 
 class ModelRefusedError(CoreError):

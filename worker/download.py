@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from core.calibration.hub import parse_hub
 from core.calibration.hub_download import Hub, fetch_dataset
+from core.preflight.model_files import UNWANTED_FILES, WANTED_FILES
 from core.preflight.resources import check_disk
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
@@ -42,22 +43,6 @@ from worker.protocol import FETCH_SPEC, DatasetSpec, DownloadSpec, Result
 UNAVAILABLE = (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, TimeoutError, ConnectionError)
 """What another attempt may not meet again."""
 
-WANTED_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-    "LICENSE*",
-)
-# A folder of the hub holds one checkpoint; what lies deeper (onnx, original, gguf) is another form of the same weights.
-UNWANTED_FILES = ("*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl")
 SHARDS = ".safetensors"
 HEADERS = "headers"
 """A folder beside the job's work folder, as long as it is looked at."""

@@ -6,6 +6,7 @@ It opens no weight and runs nothing. Standard library only.
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,25 @@ INDEX_FILE = "model.safetensors.index.json"
 # Files that are code, or that run code when they are unpickled.
 FORBIDDEN_SUFFIXES = frozenset({".py", ".pyc", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
 
+# What the engine reads, and what carries a model's terms, wherever a model comes from.
+WANTED_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "LICENSE*",
+)
+# A folder holds one checkpoint; what lies deeper (onnx, original, gguf) is another form of the same weights.
+UNWANTED_FILES = ("*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+
 # One of these sets makes a tokenizer.
 TOKENIZER_FILES = (
     ("tokenizer.json",),
@@ -27,6 +47,13 @@ TOKENIZER_FILES = (
     ("sentencepiece.bpe.model",),
     ("vocab.json", "merges.txt"),
 )
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a model's file of that name is taken along."""
+    return any(fnmatchcase(name, pattern) for pattern in WANTED_FILES) and not any(
+        fnmatchcase(name, pattern) for pattern in UNWANTED_FILES
+    )
 
 
 def check_folder(source_dir: Path) -> None:
