@@ -35,6 +35,7 @@ from api.routes import (
     publications,
     sessions,
     streams,
+    uploaded_models,
     webhooks,
     workers,
 )
@@ -49,7 +50,10 @@ Times are UTC. On loopback no key is needed; every other binding takes `Authoriz
 TAGS = [
     {"name": "jobs", "description": "Submit, follow, cancel and retry."},
     {"name": "batches", "description": "Many jobs in one call, side by side."},
-    {"name": "models", "description": "What a model is and would need, before any job."},
+    {
+        "name": "models",
+        "description": "What a model is and would need, before any job; uploading one.",
+    },
     {"name": "history", "description": "What happened in a job, and the loss of each linear."},
     {"name": "artifacts", "description": "The files of a finished job."},
     {"name": "calibration sets", "description": "Texts that jobs are calibrated on."},
@@ -65,6 +69,7 @@ ROUTES = (
     jobs,
     batches,
     models,
+    uploaded_models,
     hub,
     history,
     streams,

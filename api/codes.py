@@ -49,6 +49,7 @@ EDGE_CODES = (
     "unauthenticated",
     "unsupported_media_type",
     "upload_incomplete",
+    "uploaded_model_unknown",
     "webhook_url_refused",
 )
 _ERRORS = (

@@ -182,6 +182,11 @@ async def calibration_set_identifier(calibration_set_id: Annotated[str, Path(des
     return _require_identifier("calibration set", calibration_set_id)
 
 
+async def uploaded_model_identifier(uploaded_model_id: Annotated[str, Path(description="Of a stored model.")]) -> str:
+    """Returns the path's uploaded model id; raises NotFoundError where it cannot be one."""
+    return _require_identifier("uploaded model", uploaded_model_id)
+
+
 async def batch_identifier(batch_id: Annotated[str, Path(description="Of a batch.")]) -> str:
     """Returns the path's batch id; raises NotFoundError where it cannot be one."""
     return _require_identifier("batch", batch_id)
@@ -219,3 +224,4 @@ KeyId = Annotated[str, Depends(key_identifier)]
 WebhookId = Annotated[str, Depends(webhook_identifier)]
 DeliveryId = Annotated[str, Depends(delivery_identifier)]
 CalibrationSetId = Annotated[str, Depends(calibration_set_identifier)]
+UploadedModelId = Annotated[str, Depends(uploaded_model_identifier)]

@@ -27,7 +27,7 @@ from api.conditional import (
     weak_etag,
 )
 from store.artifacts import ArtifactStore
-from store.jobs import Artifact, Job
+from store.jobs import Artifact, Job, model_name
 
 CHECKSUMS = "SHA256SUMS"
 # Bytes under a sha256 name never change; who may read them can.
@@ -102,8 +102,8 @@ def checksum_lines(artifacts: Sequence[Artifact], *, every: bool = False) -> str
 
 def folder_name(job: Job) -> str:
     """Returns a short name for the folder in the archive: model, method, grid and the end of the job's id."""
-    model, grid = job.spec["model"], job.spec["quantization"]
-    base = PurePosixPath(model["repo"] if model["source"] == "hub" else model["path"]).name
+    grid = job.spec["quantization"]
+    base = PurePosixPath(model_name(job.spec)).name
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip(".-")
     return f"{safe or 'model'}_{grid['method']}_w{grid['bits']}_g{grid['group_size']}_{job.id[-6:]}"
 

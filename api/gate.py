@@ -16,8 +16,10 @@ from api.settings import ApiSettings, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-UPLOAD_PATH = "/v1/calibration-sets"
-# A multipart envelope around the text: boundaries, part headers and the name field.
+TEXTS_PATH = "/v1/calibration-sets"
+MODELS_PATH = "/v1/uploaded-models"
+UPLOAD_PATHS = frozenset({TEXTS_PATH, MODELS_PATH})
+# A multipart envelope around the file: boundaries, part headers and the name field.
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -40,8 +42,10 @@ class GateMiddleware:
         await self._app(scope, _counted(receive, self._limit(scope)), send)
 
     def _limit(self, scope: Scope) -> int:
-        if scope["path"] == UPLOAD_PATH:
+        if scope["path"] == TEXTS_PATH:
             return self._settings.max_calibration_bytes + MULTIPART_OVERHEAD_BYTES
+        if scope["path"] == MODELS_PATH:
+            return self._settings.max_model_bytes + MULTIPART_OVERHEAD_BYTES
         return self._settings.max_body_bytes
 
     def _refuse(self, scope: Scope, headers: Headers) -> Refusal | None:
@@ -101,7 +105,7 @@ def _refuse_origin(headers: Headers) -> Refusal | None:
 
 def _refuse_media_type(scope: Scope, headers: Headers) -> Refusal | None:
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    wanted = "multipart/form-data" if scope["path"] == UPLOAD_PATH else "application/json"
+    wanted = "multipart/form-data" if scope["path"] in UPLOAD_PATHS else "application/json"
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     if media_type == wanted or (not media_type and not has_body):
         return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from api.deps import Principal
 from api.errors import ApiError
+from api.model_sources import hub_spec, located
 from api.preflight import budget_config, check_options
 from api.refusals import refusal_of
 from api.schemas.models import ConfigCheckView, InspectionView, InspectRequest, ModelFactsView, RefusalView
 from api.schemas.requests import HubModel, JobOptions
 from api.services import Services
-from api.submission import calibration_config, hub_spec, located, quantization_config
+from api.submission import calibration_config, quantization_config
 from api.views import estimate_view
 from core.errors import CoreError, ModelRefusedError
 from core.preflight.rates import MachineRates
@@ -17,8 +19,8 @@ from core.preflight.source import ModelFacts
 COMMON_GROUP_SIZES = (16, 32, 64, 128, 256)
 
 
-def inspect_model(request: InspectRequest, services: Services) -> InspectionView:
-    """Returns the preflight; raises InvalidConfigError or ModelRefusedError only for a path outside the roots."""
+def inspect_model(request: InspectRequest, services: Services, principal: Principal) -> InspectionView:
+    """Returns the preflight; raises only where a path lies outside the roots or there is no such upload."""
     if isinstance(request.model, HubModel):
         checks = [_check(options, None, None) for options in request.configs]
         return InspectionView(
@@ -28,15 +30,15 @@ def inspect_model(request: InspectRequest, services: Services) -> InspectionView
             facts=None,
             configs=checks,
         )
-    spec, folder = located(request.model, services)
+    model = located(request.model, services, principal)
     try:
-        facts = services.model_facts.of(folder)
+        facts = services.model_facts.of(model.folder)
     except ModelRefusedError as error:
-        return InspectionView(model=spec, accepted=False, refusal=_refusal(error), facts=None, configs=[])
+        return InspectionView(model=model.spec, accepted=False, refusal=_refusal(error), facts=None, configs=[])
     rates = services.machine.rates()
     checks = [_check(options, facts, rates) for options in request.configs]
     accepted = any(check.accepted for check in checks) or not checks
-    return InspectionView(model=spec, accepted=accepted, refusal=None, facts=_facts_view(facts), configs=checks)
+    return InspectionView(model=model.spec, accepted=accepted, refusal=None, facts=_facts_view(facts), configs=checks)
 
 
 def _check(options: JobOptions, facts: ModelFacts | None, rates: MachineRates | None) -> ConfigCheckView:

@@ -122,7 +122,7 @@ def _malformed(reason: str) -> InvalidRequestError:
         f"The multipart body cannot be read: {reason}.",
         FieldProblem(pointer="#", detail=reason),
         status=400,
-        hint="Send multipart/form-data with the text in the part 'file'.",
+        hint="Send multipart/form-data with the content in the part 'file'.",
     )
 
 
@@ -131,5 +131,5 @@ def _refused_part(part: str, reason: str) -> InvalidRequestError:
         "invalid_request",
         f"The multipart part {part!r} is refused: {reason}.",
         FieldProblem(pointer=f"#/{part}", detail=reason),
-        hint="Send the text in the part 'file' and, if you like, a name in the part 'name'.",
+        hint="Send the content in the part 'file' and, if you like, a name in the part 'name'.",
     )

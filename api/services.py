@@ -11,6 +11,7 @@ from api.calibration_facts import CalibrationFacts
 from api.machine import Machine
 from api.metrics import Metrics
 from api.model_facts import ModelFactsCache
+from api.outlines import Outlines
 from api.paging import PageSigner
 from api.ratelimit import RateLimiter
 from api.settings import ApiSettings
@@ -25,6 +26,9 @@ from store.vault import Vault, service_secret
 SUBMITS_AT_ONCE = 4
 """More threads at work on a burst of submits take the interpreter from each other, and from whoever only reads; they
 wait in order of arrival instead, each about as long."""
+
+UPLOADS_AT_ONCE = 2
+"""Archives that are read at a time: each takes a thread for as long as its bytes take, and other requests need some."""
 
 
 class KeyRequiredError(Exception):
@@ -48,9 +52,11 @@ class Services:
     waker: Waker
     wake_ups: WakeSender
     submits: CapacityLimiter
+    uploads: CapacityLimiter
     builtin_set: BuiltinSet
     calibration_facts: CalibrationFacts
     model_facts: ModelFactsCache
+    outlines: Outlines
     signer: PageSigner
     metrics: Metrics
     hub: Hub
@@ -72,9 +78,11 @@ class Services:
             waker=waker,
             wake_ups=WakeSender(waker),
             submits=CapacityLimiter(SUBMITS_AT_ONCE),
+            uploads=CapacityLimiter(UPLOADS_AT_ONCE),
             builtin_set=BuiltinSet(database, artifacts),
             calibration_facts=CalibrationFacts(artifacts, settings.data_dir / "uploads"),
             model_facts=ModelFactsCache(),
+            outlines=Outlines(artifacts, settings.cache_dir / "outlines"),
             tracing=Tracing(settings.otlp_endpoint, "bitmill-api"),
             signer=PageSigner(service_secret(settings)),
             metrics=Metrics(),

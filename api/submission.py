@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from api.calibration_facts import draw_warnings
 from api.deps import Principal
 from api.errors import HubTokenMissingError, InvalidRequestError
+from api.model_sources import hub_spec, located
 from api.preflight import budget_config, check_options
 from api.problems import FieldProblem
-from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest, PathModel
+from api.schemas.requests import BUILTIN_SET, HubModel, JobOptions, JobRequest
 from api.services import Services
 from core.calibration.hub import PREFIX as HUB_PREFIX
 from core.calibration.hub import SELF_SET, parse_hub
@@ -31,7 +31,6 @@ from core.configs import (
 )
 from core.errors import InvalidConfigError
 from core.preflight.resources import Estimate
-from core.preflight.roots import resolve_model_path
 from store.errors import NotFoundError
 from store.jobs import CalibrationSet, NewJob
 from store.workers import Needs
@@ -53,6 +52,7 @@ class _CheckedModel:
     """The stored form of a model, and what the check of it found."""
 
     spec: dict[str, Any]
+    uploaded_model_id: str | None = None
     warnings: tuple[str, ...] = ()
     estimate: Estimate | None = None
 
@@ -63,7 +63,7 @@ def prepare_submission(
     """Returns the job to store; raises an error of core or of the API, naming the field, where it cannot run."""
     config = quantization_config(request)
     drawn, budget = calibration_config(request), budget_config(request)
-    model = _checked_model(request, config, drawn, services)
+    model = _checked_model(request, config, drawn, services, principal)
     stored = None if drawn is None else _calibration_set(request, services, principal)
     calibration = None
     if drawn is not None:
@@ -84,6 +84,7 @@ def prepare_submission(
         owner_key_id=principal.owner_id,
         spec=spec,
         calibration_set_id=None if stored is None else stored.id,
+        uploaded_model_id=model.uploaded_model_id,
         queue_class=_queue_class(request, services),
         needs=_needs(request, model.estimate),
         priority=request.priority,
@@ -135,40 +136,21 @@ def quantization_config(request: JobOptions) -> QuantizationConfig:
 
 
 def _checked_model(
-    request: JobRequest, config: QuantizationConfig, calibration: CalibrationConfig | None, services: Services
+    request: JobRequest,
+    config: QuantizationConfig,
+    calibration: CalibrationConfig | None,
+    services: Services,
+    principal: Principal,
 ) -> _CheckedModel:
-    """Checks a local folder here; a hub model is checked by the worker before it fetches it."""
-    model = request.model
-    if isinstance(model, HubModel):
-        return _CheckedModel(spec=hub_spec(model))
-    spec, folder = located(model, services)
-    facts = services.model_facts.of(folder)
+    """Checks a local folder or an upload here; a hub model is checked by the worker before it fetches it."""
+    if isinstance(request.model, HubModel):
+        return _CheckedModel(spec=hub_spec(request.model))
+    model = located(request.model, services, principal)
+    facts = services.model_facts.of(model.folder)
     warnings, needed = check_options(request, config, calibration, facts, services.machine.rates())
-    return _CheckedModel(spec=spec, warnings=tuple(warnings), estimate=needed)
-
-
-def hub_spec(model: HubModel) -> dict[str, Any]:
-    """Returns how a job's spec names a model of the hub."""
-    return {"source": "hub", "repo": model.repo, "revision": model.revision}
-
-
-def located(model: PathModel, services: Services) -> tuple[dict[str, Any], Path]:
-    """Returns how a job's spec names a local model, and its folder.
-
-    Raises InvalidConfigError or ModelRefusedError where it lies under no allowed root.
-    """
-    root_name, folder = _resolved(model, services)
-    root = next(root.path.resolve() for root in services.settings.model_roots if root.name == root_name)
-    return {"source": "path", "root": root_name, "path": folder.relative_to(root).as_posix()}, folder
-
-
-def _resolved(model: PathModel, services: Services) -> tuple[str, Path]:
-    roots = {root.name: root.path for root in services.settings.model_roots}
-    if model.root is None:
-        return resolve_model_path(Path(model.path), roots)
-    if model.root not in roots:
-        raise InvalidConfigError("model.root", model.root, "not an allowed root", ", ".join(sorted(roots)))
-    return resolve_model_path(roots[model.root] / model.path, roots)
+    return _CheckedModel(
+        spec=model.spec, uploaded_model_id=model.uploaded_model_id, warnings=tuple(warnings), estimate=needed
+    )
 
 
 def calibration_config(request: JobOptions) -> CalibrationConfig | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from api.schemas.budget import BudgetView
 from api.schemas.evaluation import EvaluationView
-from api.schemas.files import ArtifactView, CalibrationSetView
+from api.schemas.files import ArtifactView, CalibrationSetView, ModelFileView, UploadedModelView
 from api.schemas.jobs import (
     AttemptView,
     EstimateView,
@@ -26,6 +26,7 @@ from api.schemas.jobs import (
 from core.calibration.texts import TextFacts
 from core.preflight.resources import Estimate
 from store.jobs import Artifact, Attempt, CalibrationSet, Job, JobError, JobEvent, LinearRow, LogLine
+from store.models import ModelFile, UploadedModel
 
 BUDGET_PLAN = "budget_plan"
 """The key of a job's `resolved` that has a view of its own: it is much larger than the rest."""
@@ -172,6 +173,13 @@ def calibration_set_view(stored: CalibrationSet, facts: TextFacts | None = None)
         pinned=stored.pinned,
         expires_at=stored.expires_at,
     )
+
+
+def uploaded_model_view(stored: UploadedModel, files: Sequence[ModelFile] | None = None) -> UploadedModelView:
+    """Returns one stored model, with its files where they were read."""
+    contents = None if files is None else [ModelFileView(**asdict(file)) for file in files]
+    facts = {name: value for name, value in asdict(stored).items() if name != "owner_key_id"}
+    return UploadedModelView(**facts, contents=contents)
 
 
 def _error_view(error: JobError | None) -> JobErrorView | None:

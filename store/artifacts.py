@@ -22,7 +22,7 @@ from obstore.store import LocalStore, S3Store
 from store.errors import BlobCorruptError, NotFoundError, StorageUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from obstore.store import ClientConfig, RetryConfig
 
@@ -62,6 +62,11 @@ class ArtifactStore:
         """Returns the store that the settings name."""
         return cls(settings.artifacts_url, s3_endpoint=settings.s3_endpoint, reserve=reserve)
 
+    @property
+    def folder(self) -> Path | None:
+        """Returns where blobs lie on this machine; None for a bucket."""
+        return self._folder
+
     def put_file(self, path: Path, go_on: Callable[[], None] = lambda: None) -> tuple[str, int]:
         """Stores a file's bytes and returns (sha256, size). Reads it in pieces; a blob that is there stays.
 
@@ -70,29 +75,35 @@ class ArtifactStore:
         it was read.
         """
         sha256, size_bytes = _hash_file(path)
-        if not self._holds(sha256, size_bytes):
-            found = self._send(sha256, path, go_on)
-            if found != sha256:
-                self.delete(sha256)
-                raise BlobCorruptError(sha256, found)
-            self._sync(sha256)
+        self.put_stream(sha256, size_bytes, _parts(path, go_on))
         return sha256, size_bytes
 
-    def _send(self, sha256: str, path: Path, go_on: Callable[[], None]) -> str:
-        """Uploads a file under a name; returns the hash of what was sent."""
+    def put_stream(self, sha256: str, size_bytes: int, pieces: Iterable[bytes]) -> None:
+        """Stores bytes whose hash and length are known, as they come; they are not asked for where they are there.
+
+        What pieces raises gives up what was sent so far. Raises BlobCorruptError where they have another hash.
+        """
+        if self._holds(sha256, size_bytes):
+            return
+        found = self._send(sha256, size_bytes, pieces)
+        if found != sha256:
+            self.delete(sha256)
+            raise BlobCorruptError(sha256, found)
+        self._sync(sha256)
+
+    def _send(self, sha256: str, size_bytes: int, pieces: Iterable[bytes]) -> str:
+        """Uploads bytes under a name; returns the hash of what was sent."""
         digest = hashlib.sha256()
 
-        def parts() -> Iterator[bytes]:
-            with path.open("rb") as file:
-                while part := file.read(PART_BYTES):
-                    go_on()
-                    digest.update(part)
-                    yield part
+        def hashed() -> Iterator[bytes]:
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
 
-        small = path.stat().st_size <= PART_BYTES
+        small = size_bytes <= PART_BYTES
         with _answers():
             # One request for what fits into one.
-            content = b"".join(parts()) if small else parts()
+            content = b"".join(hashed()) if small else hashed()
             obstore.put(self._store, _key(sha256), content, chunk_size=PART_BYTES, max_concurrency=PARALLEL_PARTS)
         return digest.hexdigest()
 
@@ -144,13 +155,17 @@ class ArtifactStore:
         self.size(sha256)
         return obstore.sign(self._store, "GET", _key(sha256), timedelta(seconds=seconds))
 
-    def fetch_to(self, sha256: str, path: Path) -> None:
-        """Writes the blob to a file, which appears only once its hash is verified; raises BlobCorruptError."""
+    def fetch_to(self, sha256: str, path: Path, go_on: Callable[[], None] = lambda: None) -> None:
+        """Writes the blob to a file, which appears only once its hash is verified; raises BlobCorruptError.
+
+        go_on: is called before each piece and may raise.
+        """
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         digest = hashlib.sha256()
         try:
             with partial.open("xb") as file:
                 for piece in self.open(sha256):
+                    go_on()
                     digest.update(piece)
                     file.write(piece)
                 file.flush()
@@ -211,6 +226,13 @@ def _key(sha256: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"{sha256!r} is not a sha256 in hexadecimal digits")
     return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def _parts(path: Path, go_on: Callable[[], None]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(PART_BYTES):
+            go_on()
+            yield part
 
 
 def _hash_file(path: Path) -> tuple[str, int]:

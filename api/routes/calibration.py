@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -11,35 +9,14 @@ from api.deps import CalibrationSetId, JobReader, JobWriter, Principal, Services
 from api.problems import responses
 from api.schemas.files import CalibrationSetList, CalibrationSetView
 from api.schemas.retention import KeepChanges
+from api.schemas.uploads import upload_body
 from api.services import Services
-from api.uploads import Upload, receive_upload
+from api.uploads import Upload, receive_text
 from api.views import calibration_set_view
 from core.calibration.texts import describe
 from store.jobs import NewCalibrationSet
 
 router = APIRouter(prefix="/v1/calibration-sets", tags=["calibration sets"])
-
-UPLOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": 'UTF-8 text, or JSONL: {"text": ...} or {"messages": [...]} on each line.',
-                        },
-                        "name": {"type": "string", "description": "Shown in lists; the file's name by default."},
-                    },
-                }
-            }
-        },
-    }
-}
 
 
 @router.post(
@@ -47,7 +24,7 @@ UPLOAD_BODY: dict[str, Any] = {
     status_code=201,
     operation_id="uploadCalibrationSet",
     summary="Upload a calibration text",
-    openapi_extra=UPLOAD_BODY,
+    openapi_extra=upload_body('UTF-8 text, or JSONL: {"text": ...} or {"messages": [...]} on each line.'),
     responses=responses(400, 401, 403, 408, 413, 415, 422, 503),
 )
 async def upload_calibration_set(
@@ -57,7 +34,7 @@ async def upload_calibration_set(
 
     Async, unlike the other routes: the body is read as it arrives.
     """
-    async with receive_upload(request, services.settings) as upload:
+    async with receive_text(request, services.settings) as upload:
         view = await run_in_threadpool(_store, services, principal, upload)
     response.headers["Location"] = f"/v1/calibration-sets/{view.id}"
     return view

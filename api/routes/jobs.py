@@ -82,8 +82,8 @@ async def submit_job(
 ) -> JobView | Response:
     """Stores the job and answers at once; no answer waits for the broker.
 
-    A local model folder, the options, the targets and the calibration set are checked here, so that what cannot run
-    is refused before a job exists. A hub model is checked by the worker.
+    A local or uploaded model, the options, the targets and the calibration set are checked here, so that what cannot
+    run is refused before a job exists. A hub model is checked by the worker.
     """
     work = partial(
         _submit, body, services, principal, response, idempotency_key=idempotency_key, store=not validate_only
@@ -138,7 +138,7 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
     *,
     state: Annotated[tuple[JobState, ...], Query(max_length=len(JobState), description="One of these.")] = (),
     method: Annotated[Method | None, Query(description="How it quantizes.")] = None,
-    model: Annotated[Text | None, Query(description="Hub name, or the path inside its root.")] = None,
+    model: Annotated[Text | None, Query(description="Hub name, an upload's name, or the path inside its root.")] = None,
     label: Annotated[
         tuple[LabelPair, ...],
         Query(

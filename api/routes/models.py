@@ -41,8 +41,9 @@ def list_folders(services: ServicesDep, principal: JobWriter) -> ModelFolderList
     summary="Inspect a model",
     responses=responses(400, 401, 403, 413, 415, 422, 503),
 )
-def inspect(body: InspectRequest, services: ServicesDep, principal: JobWriter) -> InspectionView:  # noqa: ARG001 - asked for its scope
-    """Reads a model folder's headers, not its weights, and tries configs on it. What a submit would refuse is told
-    here as part of the answer, with the reason. Nothing is stored. A hub model is looked at only by a job's worker.
+def inspect(body: InspectRequest, services: ServicesDep, principal: JobWriter) -> InspectionView:
+    """Reads the headers of a model folder or an upload, not its weights, and tries configs on it. What a submit would
+    refuse is told here as part of the answer, with the reason. Nothing is stored. A hub model is looked at only by a
+    job's worker.
     """
-    return inspect_model(body, services)
+    return inspect_model(body, services, principal)

@@ -1,4 +1,4 @@
-"""What the API says about files: artifacts and calibration sets."""
+"""What the API says about files: artifacts, calibration sets and uploaded models."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ CALIBRATION_EXAMPLE: dict[str, Any] = {
     "pinned": False,
     "expires_at": None,
     "warnings": [],
+}
+
+
+UPLOADED_MODEL_EXAMPLE: dict[str, Any] = {
+    "id": "mdl_0199b2c4d0007f0190a1b2c3d4e5f602",
+    "object": "uploaded_model",
+    "name": "SmolLM2-135M-Instruct",
+    "model_type": "llama",
+    "sha256": SHA256_EXAMPLE,
+    "size_bytes": 269_060_552,
+    "files": 1,
+    "contents": [{"name": "model.safetensors", "sha256": SHA256_EXAMPLE, "size_bytes": 269_060_552}],
+    "created_at": "2026-11-24T08:50:00Z",
+    "pinned": False,
+    "expires_at": None,
 }
 
 
@@ -92,3 +107,40 @@ class CalibrationSetList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[CalibrationSetView]
+
+
+class ModelFileView(BaseModel):
+    """One file of a model."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class UploadedModelView(BaseModel):
+    """A stored model, which a job names by its id."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [UPLOADED_MODEL_EXAMPLE]})
+
+    id: str
+    object: Literal["uploaded_model"] = "uploaded_model"
+    name: str
+    model_type: str
+    sha256: str = Field(description="Of the list of its files' checksums, as `sha256sum *` prints it.")
+    size_bytes: int
+    files: int
+    contents: list[ModelFileView] | None = Field(default=None, description="By name; a list leaves them out.")
+    created_at: datetime
+    pinned: bool = Field(description="Kept whatever `expires_at` says.")
+    expires_at: datetime | None
+
+
+class UploadedModelList(BaseModel):
+    """This key's uploaded models, newest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"object": "list", "data": [UPLOADED_MODEL_EXAMPLE | {"contents": None}]}]}
+    )
+
+    object: Literal["list"] = "list"
+    data: list[UploadedModelView]

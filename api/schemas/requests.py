@@ -73,7 +73,24 @@ class HubModel(Strict):
     )
 
 
-AnyModel = Annotated[PathModel | HubModel, Field(discriminator="source")]
+class UploadedModelSource(Strict):
+    """A model that was uploaded as an archive."""
+
+    source: Literal["upload"]
+    id: str = Field(
+        pattern=r"^mdl_[0-9a-f]{32}$",
+        description="As `POST /v1/uploaded-models` answered.",
+        examples=["mdl_0199b2c4d0007f0190a1b2c3d4e5f602"],
+    )
+    name: Text | None = Field(default=None, description="As the spec of a job shows it; not read.")
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Refused where the upload has another; the spec of a job carries it.",
+    )
+
+
+AnyModel = Annotated[PathModel | HubModel | UploadedModelSource, Field(discriminator="source")]
 
 
 if TYPE_CHECKING:

@@ -59,6 +59,7 @@ def make_settings(tmp_path: Path, models: Path, database_url: str) -> ApiSetting
         model_roots=(ModelRoot("models", models),),
         max_body_bytes=16_384,
         max_calibration_bytes=200_000,
+        max_model_bytes=2_000_000,
     )
 
 
@@ -66,6 +67,15 @@ def make_settings(tmp_path: Path, models: Path, database_url: str) -> ApiSetting
 def service(settings: ApiSettings) -> Iterator[Service]:
     """A service on SQLite."""
     with serve(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def guarded(settings: ApiSettings) -> Iterator[Service]:
+    """A service with an operator's key, which its client sends; the other tests' keys go in `headers`."""
+    with serve(settings) as running:
+        made = running.client.post("/v1/api-keys", json={"name": "operator", "scopes": ["admin"]})
+        running.client.headers["Authorization"] = f"Bearer {made.json()['bearer']}"
         yield running
 
 

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from api.ratelimit import RateLimiter
-from api.settings import ApiSettings
-from tests.api.service import Service, job_request, serve
+from tests.api.service import Service, job_request
 
 SCOPES = ["jobs:read", "jobs:write", "artifacts:read"]
-
-
-@pytest.fixture
-def guarded(settings: ApiSettings) -> Iterator[Service]:
-    """A service with an operator's key, which its client sends; the other tests' keys go in `headers`."""
-    with serve(settings) as running:
-        made = running.client.post("/v1/api-keys", json={"name": "operator", "scopes": ["admin"]})
-        running.client.headers["Authorization"] = f"Bearer {made.json()['bearer']}"
-        yield running
 
 
 def make(service: Service, **quotas: int) -> tuple[dict[str, Any], dict[str, str]]:

@@ -46,6 +46,39 @@ def test_file_comes_back(artifacts: ArtifactStore, large: Path) -> None:
     assert len(pieces) > 1
 
 
+def test_a_stream_of_known_hash_is_stored_in_parts(artifacts: ArtifactStore, large: Path) -> None:
+    """However small its pieces are; nothing is asked of it where the bytes are there; other bytes are no blob."""
+    content = large.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    step = 100_000
+    pieces = [content[start : start + step] for start in range(0, len(content), step)]
+    with pytest.raises(BlobCorruptError):
+        artifacts.put_stream(sha256, len(content), [*pieces[:-1], bytes(len(pieces[-1]))])
+    assert not artifacts.exists(sha256)
+    artifacts.put_stream(sha256, len(content), iter(pieces))
+    assert b"".join(artifacts.open(sha256)) == content
+    untouched = iter(pieces)
+    artifacts.put_stream(sha256, len(content), untouched)
+    assert next(untouched) == pieces[0]
+
+
+def test_a_fetch_can_be_stopped_between_pieces(artifacts: ArtifactStore, large: Path, tmp_path: Path) -> None:
+    """Then no file appears and none is left."""
+    sha256, _ = artifacts.put_file(large)
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    seen = []
+
+    def stop_at_the_second() -> None:
+        seen.append(1)
+        if len(seen) > 1:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        artifacts.fetch_to(sha256, folder / "large.bin", stop_at_the_second)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("start", "end"), [(0, 1), (1, 5), (0, None), (100, None), (READ_CHUNK_BYTES - 1, READ_CHUNK_BYTES + 1), (7, 7)]
 )
