@@ -29,6 +29,8 @@ class FaultPoint(StrEnum):
     """The claim is committed and nothing is done for it."""
     DOWNLOADING = "downloading"
     """The downloader has its work order. In the child."""
+    MODEL_FILE = "model_file"
+    """A file of an uploaded model is about to be fetched."""
     BLOCK_WRITTEN = "block_written"
     """A block's bytes are written and synced, and not under their name yet. In the child."""
     BLOCK_SYNCED = "block_synced"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from core.calibration.builtin import BUILTIN_NAME
 from core.calibration.hub import PREFIX as HUB_PREFIX
 from core.calibration.hub import SELF_SET
 from core.configs import DEFAULT_FORMATS, parse_formats
-from store.jobs import Job
+from core.errors import ModelProblem, ModelRefusedError
+from store.jobs import Job, Stage
+from store.models import ModelFile
 from store.vault import Vault
 from worker.errors import AttemptFailedError, Failure
+from worker.faults import FaultPoint
 from worker.lease import Lease
+from worker.model_cache import ModelCache
 from worker.protocol import Asked, CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.services import Services
 from worker.sources import (
     HubSource,
     LocalSource,
     Source,
+    UploadSource,
     dataset_spec,
     download_spec,
     fault_plan,
@@ -31,7 +37,10 @@ from worker.workfolder import WorkFolder
 
 
 class Inputs:
-    """The inputs of one attempt. download: runs the downloader under the attempt's lease."""
+    """The inputs of one attempt. Use it as a context: an uploaded model stays in the cache as long as that lasts.
+
+    download: runs the downloader under the attempt's lease. go_on: raises where the attempt is to end.
+    """
 
     def __init__(
         self,
@@ -40,12 +49,23 @@ class Inputs:
         lease: Lease,
         folder: WorkFolder,
         download: Callable[[DownloadSpec | DatasetSpec], Result],
+        go_on: Callable[[], None],
     ) -> None:
         self._services = services
         self._job = job
         self._lease = lease
         self._folder = folder
         self._download = download
+        self._go_on = go_on
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets go of what was held."""
+        self._held.close()
 
     def spec(self, *, threads: int | None) -> QuantizeSpec:
         """Returns the work order, with every input in place.
@@ -82,6 +102,8 @@ class Inputs:
     def _model_dir(self, source: Source, asked: Asked) -> Path:
         if isinstance(source, LocalSource):
             return local_folder(source, self._services.settings)
+        if isinstance(source, UploadSource):
+            return self._uploaded(source)
         resolved = self._lease.journal.resolved
         # A later attempt stays at the commit that the first one found, or its blocks could not be resumed.
         pinned = HubSource(repo=source.repo, revision=resolved.get("model_commit", source.revision))
@@ -89,6 +111,23 @@ class Inputs:
         facts: dict[str, Any] = self._download(order).resolved
         self._lease.journal.resolve({"model_commit": facts["model_commit"]})
         return Path(facts["model_dir"])
+
+    def _uploaded(self, source: UploadSource) -> Path:
+        with self._services.database.reading() as repository:
+            files = repository.list_model_files(source.id)
+        if not files:
+            raise ModelRefusedError(
+                ModelProblem.NOT_FOUND, f"The uploaded model {source.name!r} was deleted.", "Upload it again."
+            )
+        self._lease.enter(Stage.DOWNLOADING)
+        settings = self._services.settings
+        cache = ModelCache(self._services.artifacts, settings.cache_dir / "uploads", settings.model_cache_bytes)
+        held = cache.held(source.sha256, files, go_on=self._go_on, on_file=self._on_file)
+        return self._held.enter_context(held)
+
+    def _on_file(self, file: ModelFile) -> None:
+        self._lease.journal.log.add("worker", "model_file_fetched", name=file.name, bytes=file.size_bytes)
+        self._services.faults.hit(FaultPoint.MODEL_FILE)
 
     def _owners_token(self) -> str | None:
         with self._services.database.reading() as repository:

@@ -20,8 +20,12 @@ def apply_retention(services: Services) -> None:
         warned = repository.warn_of_expiry(notice)
     with services.database.transaction() as repository:
         expired = repository.expire_artifacts()
-        keep = None if settings.calibration_days is None else settings.calibration_days * DAY_SECONDS
-        sets = repository.expire_calibration_sets(keep)
-    if warned or expired or sets:
+        sets = repository.expire_calibration_sets(_seconds(settings.calibration_days))
+        models = repository.expire_uploaded_models(_seconds(settings.model_days))
+    if warned or expired or sets or models:
         log = structlog.get_logger().bind(worker_id=services.worker_id)
-        log.info("retention", warned=warned, expired=expired, calibration_sets=sets)
+        log.info("retention", warned=warned, expired=expired, calibration_sets=sets, uploaded_models=models)
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY_SECONDS

@@ -63,7 +63,8 @@ class WorkerSettings(StoreSettings):
     idle_exit_seconds: a worker that starts nothing while work waits ends, so that its process manager restarts it.
     upload_tries: how often one file is put before the attempt fails. blob_grace_seconds: how long uploaded bytes that
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
-    artifact_days, calibration_days: how long files of finished jobs and uploaded texts are kept; None: for ever.
+    artifact_days, calibration_days, model_days: how long files of finished jobs, uploaded texts and uploaded models are
+    kept; None: for ever. model_cache_bytes: of uploaded models that this machine keeps at hand; those in use stay.
     expiry_notice_hours: how long before a job's files go its history says so.
     device: what this worker's jobs run on, one device or several, as in cuda:0,cuda:1; operators and routing see which
     kind it is.
@@ -91,6 +92,8 @@ class WorkerSettings(StoreSettings):
     blob_grace_seconds: float = Field(default=86_400.0, gt=0)
     artifact_days: float | None = Field(default=None, gt=0)
     calibration_days: float | None = Field(default=None, gt=0)
+    model_days: float | None = Field(default=None, gt=0)
+    model_cache_bytes: ByteSize = ByteSize(100_000_000_000)
     expiry_notice_hours: float = Field(default=24.0, ge=0)
     device: str = "cpu"
     share_checkpoints: bool = Field(default_factory=lambda values: not _is_folder(values.get("artifacts_url", "")))

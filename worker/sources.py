@@ -1,4 +1,4 @@
-"""Finds the model folder that a job names: a local folder under the allowed roots, or a download from the hub."""
+"""Reads where a job's model comes from: a folder under the allowed roots, the hub, or an upload in the store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ class HubSource:
     revision: str | None
 
 
-Source = LocalSource | HubSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadSource:
+    """A model whose files are in the object store. name, sha256: as stored at the submit."""
+
+    id: str
+    name: str
+    sha256: str
+
+
+Source = LocalSource | HubSource | UploadSource
 
 
 def source_of(model: Mapping[str, Any]) -> Source:
@@ -39,6 +48,8 @@ def source_of(model: Mapping[str, Any]) -> Source:
             return LocalSource(root=model["root"], path=model["path"])
         case "hub":
             return HubSource(repo=model["repo"], revision=model.get("revision"))
+        case "upload":
+            return UploadSource(id=model["id"], name=model["name"], sha256=model["sha256"])
         case other:
             raise ValueError(f"unknown model source {other!r}")
 
@@ -105,4 +116,6 @@ def provenance_of(source: Source, resolved: Mapping[str, Any]) -> dict[str, Any]
     """Returns what the artifact's report may say about its source: no path, nothing that differs between attempts."""
     if isinstance(source, HubSource):
         return {"model": source.repo, "model_commit": resolved.get("model_commit")}
+    if isinstance(source, UploadSource):
+        return {"model": source.name, "model_sha256": source.sha256}
     return {"model": Path(source.path).name}

@@ -112,11 +112,13 @@ class Supervisor:
         self._refuse_poison()
         self._observer.recall(self._earlier_warnings())
         self._folder.create()
-        inputs = Inputs(self._services, self._job, self._lease, self._folder, self._download)
         threads = THREADS_AFTER_OUT_OF_MEMORY if ran_out_of_memory(self._history) else None
-        spec = inputs.spec(threads=threads)
-        with self._checkpoints():
-            result = self._run_child("worker.child", spec)
+        with Inputs(
+            self._services, self._job, self._lease, self._folder, self._download, self._stop_if_asked
+        ) as inputs:
+            spec = inputs.spec(threads=threads)
+            with self._checkpoints():
+                result = self._run_child("worker.child", spec)
         self._lease.journal.resolve(result.resolved)
         return result
 
