@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cli.settings import ClientSettings
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# The service reads and checks all of a file before it answers.
+UPLOAD_TIMEOUT = httpx.Timeout(3600.0, connect=5.0)
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 NOT_MODIFIED = 304
 SERVER_FAULT = 500
@@ -107,9 +109,14 @@ class ServiceClient:
                 code="calibration_unreadable",
                 field="--calib",
             ) from error
-        with stream, self._problems():
-            content = {"file": (file.name, stream, "application/octet-stream")}
-            return _object(self._http.post(path, files=content, timeout=httpx.Timeout(600.0, connect=5.0)))
+        with stream:
+            return self.send_file(path, file.name, stream)
+
+    def send_file(self, path: str, file_name: str, stream: IO[bytes], **fields: str) -> dict[str, Any]:
+        """Streams bytes as multipart, with further fields, and returns the JSON object that comes back."""
+        with self._problems():
+            content = {"file": (file_name, stream, "application/octet-stream")}
+            return _object(self._http.post(path, data=fields, files=content, timeout=UPLOAD_TIMEOUT))
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:

@@ -102,6 +102,8 @@ def model_text(model: dict[str, Any]) -> str:
     """Returns the model's name as the service shows it, never a path outside of its root."""
     if model.get("source") == "hub":
         return f"{model['repo']}@{model['revision'][:8]}" if model.get("revision") else str(model["repo"])
+    if model.get("source") == "upload":
+        return str(model["name"])
     return f"{model['root']}:{model['path']}" if model.get("root") else str(model["path"])
 
 

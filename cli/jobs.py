@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import uuid
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
 
 PAGE_SIZE = 100
+UPLOAD_ID = re.compile(r"mdl_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What `jobs submit` was asked for. model: a folder or a hub id; source: the calibration text."""
+    """What `jobs submit` was asked for. model: a folder, a hub id or an upload's id; source: the calibration text."""
 
     model: str
     revision: str | None
@@ -97,8 +99,10 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
 
 
 def model_field(model: str, revision: str | None) -> dict[str, str]:
-    """Returns the request's `model`: a path where it is or looks like a folder, else a hub id."""
+    """Returns the request's `model`: a path where it is or looks like a folder, an upload's id, else a hub id."""
     folder = Path(model).expanduser()
+    if UPLOAD_ID.fullmatch(model) and not folder.is_dir():
+        return {"source": "upload", "id": model}
     if folder.is_dir() or model.startswith(("/", ".", "~")):
         return {"source": "path", "path": str(folder.absolute())}
     return {"source": "hub", "repo": model, **({"revision": revision} if revision else {})}

@@ -44,7 +44,9 @@ def submit(
     quantization: QuantizationOptions,
     calibration: CalibrationOptions,
     budget: BudgetOptions,
-    model: Annotated[str, typer.Option("--model", help="Folder that the service can read, or a hub id (owner/name).")],
+    model: Annotated[
+        str, typer.Option("--model", help="Folder that the service can read, hub id (owner/name), or upload (mdl_...).")
+    ],
     calib: Annotated[
         str | None,
         typer.Option("--calib", metavar="FILE|hub:NAME|self", help=WORDS, show_default="built-in text"),
