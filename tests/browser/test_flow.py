@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.browser.conftest import ROOT, OpenPage
+from tests.core.preflight.archives import folder_files, pack
 from tests.ops.service import RunningService, running_service, wait_until
 from tests.worker.models import write_tiny_llama
 
@@ -98,6 +99,28 @@ def test_what_cannot_run_is_refused_beside_its_field(service: RunningService, op
         page.get_by_label("Preflight").get_by_role("button", name="32", exact=True).click()
         page.get_by_role("heading", name="Ready to run").wait_for()
         assert group.input_value() == "32"
+
+
+def test_an_archive_is_uploaded_and_quantized(
+    service: RunningService, models: Path, open_page: OpenPage, tmp_path: Path
+):
+    """It is chosen once it is there; what is no archive is refused in the service's words."""
+    archive = tmp_path / "mine.tar.gz"
+    archive.write_bytes(pack(folder_files(models / "tiny"), "tar.gz"))
+    with open_page(f"{service.url}/#/new") as page:
+        page.get_by_role("radio", name="Upload").check()
+        chooser = page.locator(".folders + .drop input[type=file]")
+        chooser.set_input_files({"name": "no.tar", "mimeType": "application/x-tar", "buffer": b"no archive"})
+        page.get_by_text(re.compile("cannot be read")).wait_for()
+        chooser.set_input_files(archive)
+        chosen = page.get_by_label("Uploaded models").get_by_role("button", name=re.compile("^mine.tar.gz"))
+        chosen.wait_for()
+        assert chosen.get_attribute("aria-pressed") == "true"
+        field(page, "group_size").fill("32")
+        page.get_by_role("heading", name="Ready to run").wait_for()
+        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("heading", name="mine.tar.gz", level=1).wait_for()
+        page.locator(".page-head .state.succeeded").wait_for(timeout=PATIENCE_MS)
 
 
 def test_a_dropped_text_is_counted_and_used(service: RunningService, open_page: OpenPage):

@@ -22,6 +22,7 @@ export type Estimate = Schemas["EstimateView"];
 export type ModelFolder = Schemas["ModelFolderView"];
 export type ModelFolders = Schemas["ModelFolderList"];
 export type Inspection = Schemas["InspectionView"];
+export type UploadedModel = Schemas["UploadedModelView"];
 export type CalibrationSet = Schemas["CalibrationSetView"];
 export type Batch = Schemas["BatchView"];
 export type BatchSummary = Schemas["BatchSummaryView"];

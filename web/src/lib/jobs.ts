@@ -4,10 +4,10 @@ import { bytes } from "./format";
 
 export type Spec = Record<string, unknown>;
 
-/** Returns the hub name or the folder's path of a spec's model. */
+/** Returns the hub name, the folder's path or the upload's name of a spec's model. */
 export function modelOf(spec: Spec): string {
   const model = (spec["model"] ?? {}) as Record<string, unknown>;
-  return String(model["repo"] ?? model["path"] ?? "a model");
+  return String(model["repo"] ?? model["path"] ?? model["name"] ?? "a model");
 }
 
 /** Returns the last part of the model's name, as a heading. */

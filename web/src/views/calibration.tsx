@@ -1,4 +1,5 @@
 // Which text a job is calibrated on: built-in, stored, dropped here, a data set of the hub, or the model's own words.
+import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 
 import { api, body, fetchPath } from "../api/client";
@@ -102,7 +103,7 @@ export function CalibrationSource({ known, values, refused, onChange }: Props) {
           </small>
         </label>
       )}
-      <DropZone busy={busy} onFile={(file) => void take(file)} />
+      <TextZone busy={busy} onFile={(file) => void take(file)} />
       {refused && <p class="refused">{refused}</p>}
       {error && <ErrorBox error={error} />}
       {fresh && fresh.id === chosen && <Warnings texts={fresh.warnings ?? []} />}
@@ -110,7 +111,29 @@ export function CalibrationSource({ known, values, refused, onChange }: Props) {
   );
 }
 
-export function DropZone({ busy, onFile }: { busy: boolean; onFile: (file: File | undefined) => void }) {
+export function TextZone({ busy, onFile }: { busy: boolean; onFile: (file: File | undefined) => void }) {
+  return (
+    <DropZone
+      busy={busy ? "Uploading …" : undefined}
+      words="Drop a text here, or choose a file"
+      hint="Plain text, or JSON Lines with a field “text”"
+      accept=".txt,.jsonl,.json,.md,text/plain"
+      onFile={onFile}
+    />
+  );
+}
+
+interface DropZoneProps {
+  /** What is being done; undefined: a file may come. */
+  busy: string | undefined;
+  words: string;
+  hint: string;
+  accept: string;
+  onFile: (file: File | undefined) => void;
+  children?: ComponentChildren;
+}
+
+export function DropZone({ busy, words, hint, accept, onFile, children }: DropZoneProps) {
   const [over, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   return (
@@ -124,18 +147,19 @@ export function DropZone({ busy, onFile }: { busy: boolean; onFile: (file: File 
       onDrop={(event) => {
         event.preventDefault();
         setOver(false);
-        onFile(event.dataTransfer?.files[0]);
+        if (!busy) onFile(event.dataTransfer?.files[0]);
       }}
     >
       <Glyph name="upload" />
-      <span>{busy ? "Uploading …" : "Drop a text here, or choose a file"}</span>
-      <small>Plain text, or JSON Lines with a field “text”</small>
+      <span>{busy ?? words}</span>
+      <small>{hint}</small>
+      {children}
       <input
         ref={input}
         type="file"
         class="visually-hidden"
-        accept=".txt,.jsonl,.json,.md,text/plain"
-        disabled={busy}
+        accept={accept}
+        disabled={busy !== undefined}
         onChange={(event) => {
           onFile(event.currentTarget.files?.[0]);
           event.currentTarget.value = "";

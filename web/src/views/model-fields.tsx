@@ -1,17 +1,20 @@
-// Which model: of the hub, or a folder on the service's machine, chosen among those that the service finds.
+// Which model: of the hub, a folder on the service's machine among those that it finds, or an uploaded one.
 import type { ModelFolder, ModelFolders } from "../api/types";
 import { bytes } from "../lib/format";
 import { Glyph } from "../ui/icons";
+import { UploadedModels } from "./uploaded-models";
 
 export interface Model {
-  source: "path" | "hub";
+  source: "path" | "hub" | "upload";
   path: string;
   root: string;
   repo: string;
   revision: string;
+  id: string;
 }
 
-const NONE: Model = { source: "hub", path: "", root: "", repo: "", revision: "" };
+const SOURCES: Readonly<Record<Model["source"], string>> = { hub: "Hub", path: "Folder", upload: "Upload" };
+const NONE: Model = { source: "hub", path: "", root: "", repo: "", revision: "", id: "" };
 
 /** Returns a request's model, or an empty one that starts where there is something to choose. */
 export function modelOfRequest(given: unknown, known: ModelFolders): Model {
@@ -20,7 +23,8 @@ export function modelOfRequest(given: unknown, known: ModelFolders): Model {
 
 /** Returns the request's model; undefined while nothing is named. */
 export function fullModel(model: Model): Record<string, string> | undefined {
-  const { source, path, root, repo, revision } = model;
+  const { source, path, root, repo, revision, id } = model;
+  if (source === "upload") return id ? { source, id } : undefined;
   if (source === "path") return path ? { source, path, ...(root && { root }) } : undefined;
   return repo ? { source, repo, ...(revision && { revision }) } : undefined;
 }
@@ -54,21 +58,23 @@ export function ModelFields({ model, known, refused, onChange }: Props) {
   return (
     <>
       <div class="segments" role="radiogroup" aria-label="Where the model is">
-        {(["hub", "path"] as const).map((source) => (
+        {(["hub", "path", "upload"] as const).map((source) => (
           <label key={source}>
             <input type="radio" name="source" checked={model.source === source} onChange={() => set({ source })} />
-            <span>{source === "hub" ? "Hub" : "Folder"}</span>
+            <span>{SOURCES[source]}</span>
           </label>
         ))}
       </div>
       {model.source === "path" && <FolderList known={known} isChosen={({ root, path }) => model.root === root && model.path === path} choose={({ root, path }) => set({ root, path })} />}
+      {model.source === "upload" && <UploadedModels chosen={model.id} choose={(id) => set({ id })} />}
       <div class="fields pair">
-        {model.source === "hub" ? (
+        {model.source === "hub" && (
           <>
             {text("repo", "Hub id", "Fetched by the worker.", "HuggingFaceTB/SmolLM2-135M-Instruct")}
             {text("revision", "Revision", "A commit, tag or branch; the newest where it is left out.", "main")}
           </>
-        ) : (
+        )}
+        {model.source === "path" && (
           <>
             {text("path", "Folder", "On the service's machine: absolute, or relative to the root. It must lie under one of the roots that the operator allows.", "/models/SmolLM2-135M-Instruct")}
             {text("root", "Root", "Name of the allowed root that a relative path starts from.", "models")}

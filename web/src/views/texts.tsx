@@ -8,7 +8,7 @@ import { announce, attempt, notify } from "../state/notices";
 import { useResource } from "../state/resource";
 import { confirm } from "../ui/dialog";
 import { Card, CopyButton, Empty, ErrorBox, Facts, Loading, PageHead, Warnings } from "../ui/parts";
-import { DropZone, describe, upload } from "./calibration";
+import { TextZone, describe, upload } from "./calibration";
 
 export function TextsView() {
   const { data, error, reload } = useResource("calibration sets", (signal) => body(api.GET("/v1/calibration-sets", { signal })));
@@ -31,7 +31,7 @@ export function TextsView() {
   return (
     <>
       <PageHead title="Calibration texts" lead="Text of your own field gives a better model for that field. A new job chooses among these." />
-      <DropZone busy={busy} onFile={(file) => void take(file)} />
+      <TextZone busy={busy} onFile={(file) => void take(file)} />
       {refused && <ErrorBox error={refused} />}
       {error && <ErrorBox error={error} retry={reload} />}
       {!data && !error && <Loading rows={3} />}
