@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from core.environment import return_code_pages, return_free_pages, return_freed_memory, rss_bytes
+from core.device import CPU
+from core.environment import (
+    numerics_profile,
+    return_code_pages,
+    return_free_pages,
+    return_freed_memory,
+    rss_bytes,
+)
 
 
 def _resident_code() -> int:
@@ -44,3 +51,10 @@ def test_holes_between_what_is_used_leave_memory() -> None:
 def test_without_a_list_of_mappings_nothing_happens(tmp_path: Path) -> None:
     """As on other systems."""
     return_code_pages(tmp_path / "maps")
+
+
+def test_another_number_of_devices_is_another_numerics_profile() -> None:
+    """Parts of a sum are added in another order then; the name of one stays what it was."""
+    one, two, three = (numerics_profile(torch.float32, *[CPU] * number) for number in (1, 2, 3))
+    assert len({one, two, three}) == 3
+    assert two == f"{one} + {one}"

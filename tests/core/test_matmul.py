@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from core.matmul import linears_at_full_rate, parts_of, times_lower_transposed, times_transposed
+from core.device import CPU
+from core.matmul import linears_at_full_rate, parts_of, product_rates, times_lower_transposed, times_transposed
 from core.profile import Profile, Work
 from tests.core.solver.problems import random_weight, small_parts
 
@@ -64,3 +65,10 @@ def test_linears_give_what_they_give_elsewhere(bias: bool) -> None:
     assert torch.equal(got_half, expected_half)
     assert got.shape == expected.shape
     torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
+
+
+def test_rates_are_those_of_all_devices_each_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's products are held against what its devices can do together; two names of one processor are one."""
+    monkeypatch.setattr("core.matmul._product_rate", lambda _dtype, device: 3.0 + (device.index or 0))
+    assert product_rates(["float32"], CPU, CPU) == {"float32": 3.0}
+    assert product_rates(["float32"], torch.device("cuda", 0), torch.device("cuda", 1)) == {"float32": 7.0}

@@ -45,6 +45,7 @@ reports = st.builds(
     calibration_tokens=st.integers(0, 10**6),
     warnings=st.lists(words, max_size=3).map(tuple),
     provenance=st.dictionaries(words, words, max_size=3),
+    devices=st.lists(words, max_size=3).map(tuple),
 )
 
 
@@ -83,6 +84,12 @@ def test_any_report_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("report") / REPORT_FILE
     report.write(path)
     assert QuantizationReport.read(path) == report
+
+
+def test_a_report_of_before_there_were_several_devices_is_read():
+    values = one_report().to_dict()
+    del values["devices"]
+    assert QuantizationReport.from_dict(values).devices == ()
 
 
 def test_totals_are_derived_from_the_parts():
