@@ -1,4 +1,4 @@
-"""Turns the place where a page ended into a signed token and back; a token is bound to the filters of its list.
+"""Cuts lists into pages: the place where a page ended goes out as a signed token, bound to the filters of its list.
 
 Signed, so that a client cannot make the database seek to values of its own, and so that a token of one list is
 refused by another instead of silently giving wrong rows.
@@ -11,13 +11,18 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
 
 from api.errors import InvalidRequestError
 from api.problems import FieldProblem
+from store.jobs import Cursor
 
 SIGNATURE_BYTES = 16
+Row = TypeVar("Row")
+Place = TypeVar("Place")
 
 
 class PageSigner:
@@ -47,6 +52,61 @@ class PageSigner:
     def _sign(self, payload: bytes, bound_to: Mapping[str, Any]) -> bytes:
         message = hashlib.sha256(_canonical(bound_to)).digest() + payload
         return hmac.digest(self._secret, message, "sha256")[:SIGNATURE_BYTES]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Row]):
+    """The rows of one answer. next_token: for the rows behind them; None where there are none."""
+
+    rows: Sequence[Row]
+    next_token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """One page of a list. bound_to: what the list is filtered by. size: rows at most. token: of the page before."""
+
+    signer: PageSigner
+    bound_to: Mapping[str, Any]
+    size: int
+    token: str | None
+
+    @property
+    def limit(self) -> int:
+        """Returns how many rows to read: one more than are shown tells whether there is another page."""
+        return self.size + 1
+
+    def after(self, read: Callable[[dict[str, Any]], Place]) -> Place | None:
+        """Returns the place behind which the page begins, None for the first one; raises InvalidRequestError."""
+        return None if self.token is None else read(self.signer.open(self.token, self.bound_to))
+
+    def cut(self, found: Sequence[Row], place: Callable[[Row], Mapping[str, Any]]) -> Page[Row]:
+        """Returns the page of the rows that were read. place: of a row, as `after` reads it again."""
+        rows = found[: self.size]
+        more = len(found) > self.size
+        return Page(rows=rows, next_token=self.signer.seal(place(rows[-1]), self.bound_to) if more else None)
+
+
+class Aged(Protocol):
+    """A row of a list of newest first."""
+
+    @property
+    def id(self) -> str:
+        """Tells rows of one moment apart."""
+
+    @property
+    def created_at(self) -> datetime:
+        """By which the list is sorted."""
+
+
+def place_by_age(row: Aged) -> dict[str, str]:
+    """Returns a row's place in a list of newest first."""
+    return {"created_at": row.created_at.isoformat(), "id": row.id}
+
+
+def cursor_of(place: Mapping[str, Any]) -> Cursor:
+    """Reads what `place_by_age` wrote."""
+    return Cursor(created_at=datetime.fromisoformat(place["created_at"]), id=place["id"])
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from api.answers import NOT_MODIFIED, versioned
 from api.batching import CheckedBatch, prepare_batch
 from api.conditional import weak_etag
 from api.deps import BatchId, JobReader, JobWriter, ServicesDep
+from api.paging import PageRequest
 from api.problems import responses
 from api.references import references
 from api.routes.jobs import IdempotencyKey
@@ -109,14 +110,12 @@ def list_batches(
 ) -> BatchList:
     """Returns batches newest first, with how many of their jobs are in each state."""
     bound_to = {"list": "batches", "sees": principal.sees}
-    before = None if page_token is None else str(services.signer.open(page_token, bound_to)["id"])
+    asked = PageRequest(signer=services.signer, bound_to=bound_to, size=page_size, token=page_token)
+    before = asked.after(lambda place: str(place["id"]))
     with services.database.reading() as repository:
-        found = repository.list_batches(principal.sees, page_size + 1, before)
-    page, more = found[:page_size], len(found) > page_size
-    return BatchList(
-        data=[_summary(batch) for batch in page],
-        next_page_token=services.signer.seal({"id": page[-1].id}, bound_to) if more else None,
-    )
+        found = repository.list_batches(principal.sees, asked.limit, before)
+    page = asked.cut(found, lambda batch: {"id": batch.id})
+    return BatchList(data=[_summary(batch) for batch in page.rows], next_page_token=page.next_token)
 
 
 def _summary(batch: BatchSummary) -> BatchSummaryView:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from api.deps import JobId, JobReader, ServicesDep
+from api.paging import PageRequest
 from api.problems import responses
 from api.schemas.budget import BudgetView
 from api.schemas.jobs import EventList, LinearList, LogList
@@ -81,14 +82,12 @@ def list_linears(
 ) -> LinearList:
     """Returns loss and time of each linear, by block and name."""
     bound_to = {"list": "linears", "job": job_id, "sees": principal.sees}
-    after = None if page_token is None else _place(services.signer.open(page_token, bound_to))
+    asked = PageRequest(signer=services.signer, bound_to=bound_to, size=page_size, token=page_token)
+    after = asked.after(lambda place: (int(place["block"]), str(place["linear"])))
     with services.database.reading() as repository:
-        rows = repository.list_linears(job_id, after, page_size + 1, owner=principal.sees)
-    page = rows[:page_size]
-    token = None
-    if len(rows) > page_size:
-        token = services.signer.seal({"block": page[-1].block, "linear": page[-1].linear}, bound_to)
-    return LinearList(data=[linear_view(row) for row in page], next_page_token=token)
+        found = repository.list_linears(job_id, after, asked.limit, owner=principal.sees)
+    page = asked.cut(found, lambda row: {"block": row.block, "linear": row.linear})
+    return LinearList(data=[linear_view(row) for row in page.rows], next_page_token=page.next_token)
 
 
 @router.get(
@@ -105,7 +104,3 @@ def get_budget(job_id: JobId, services: ServicesDep, principal: JobReader) -> Bu
     if plan is None:
         raise NotFoundError("budget plan of job", job_id)
     return budget_view(plan)
-
-
-def _place(place: dict[str, Any]) -> tuple[int, str]:
-    return place["block"], place["linear"]

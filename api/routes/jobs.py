@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -16,6 +15,7 @@ from pydantic import StringConstraints
 from api.answers import NOT_MODIFIED, unchanged_since, versioned
 from api.conditional import weak_etag
 from api.deps import JobCanceller, JobId, JobReader, JobWriter, Principal, ServicesDep
+from api.paging import Page, PageRequest, cursor_of, place_by_age
 from api.problems import responses
 from api.schemas.jobs import (
     AttemptList,
@@ -33,7 +33,7 @@ from api.services import Services
 from api.submission import Submission, prepare_submission
 from api.views import attempt_view, estimate_view, job_path, job_view, progress_view, spec_view
 from core.configs import Method
-from store.jobs import Cursor, Job, JobFilter, JobState
+from store.jobs import Job, JobFilter, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -161,7 +161,8 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
         "after": str(created_after),
         "before": str(created_before),
     }
-    after = None if page_token is None else _cursor(services.signer.open(page_token, bound_to))
+    asked = PageRequest(signer=services.signer, bound_to=bound_to, size=page_size, token=page_token)
+    after = asked.after(cursor_of)
     job_filter = JobFilter(
         states=state,
         method=method,
@@ -171,14 +172,12 @@ def list_jobs(  # noqa: PLR0913 - the filters of the list, each by name
         created_before=created_before,
     )
     with services.database.reading() as repository:
-        jobs = repository.list_jobs(principal.sees, job_filter, page_size + 1, after)
-    page, more = jobs[:page_size], len(jobs) > page_size
-    token = services.signer.seal(_place(page[-1]), bound_to) if more else None
+        page = asked.cut(repository.list_jobs(principal.sees, job_filter, asked.limit, after), place_by_age)
     return versioned(
         request,
         response,
-        weak_etag(_list_version(page, more=more)),
-        lambda: JobList(data=[job_view(job) for job in page], next_page_token=token),
+        weak_etag(_list_version(page)),
+        lambda: JobList(data=[job_view(job) for job in page.rows], next_page_token=page.next_token),
     )
 
 
@@ -187,16 +186,8 @@ def _label_pair(label: str) -> tuple[str, str]:
     return key, value
 
 
-def _place(job: Job) -> dict[str, str]:
-    return {"created_at": job.created_at.isoformat(), "id": job.id}
-
-
-def _cursor(place: dict[str, Any]) -> Cursor:
-    return Cursor(created_at=datetime.fromisoformat(place["created_at"]), id=place["id"])
-
-
-def _list_version(jobs: tuple[Job, ...], *, more: bool) -> str:
-    lines = [f"{job.id} {job.version}" for job in jobs] + [str(more)]
+def _list_version(page: Page[Job]) -> str:
+    lines = [f"{job.id} {job.version}" for job in page.rows] + [str(page.next_token is not None)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from api.deps import DeliveryId, JobReader, JobWriter, ServicesDep, WebhookId
 from api.errors import InvalidRequestError
+from api.paging import PageRequest, cursor_of, place_by_age
 from api.problems import FieldProblem, responses
 from api.schemas.webhooks import (
     DeliveryList,
@@ -24,7 +24,7 @@ from api.schemas.webhooks import (
     plainly_refused,
 )
 from api.services import Services
-from store.jobs import Cursor, EventKind
+from store.jobs import EventKind
 from store.webhooks import Delivery, Webhook, event_type
 from store.webhooks import NewWebhook as StoredWebhook
 
@@ -157,15 +157,12 @@ def list_deliveries(
 ) -> DeliveryList:
     """Returns messages newest first, with how their last attempt went."""
     bound_to = {"list": "deliveries", "webhook": webhook_id, "sees": principal.sees}
-    after = None if page_token is None else _cursor(services.signer.open(page_token, bound_to))
+    asked = PageRequest(signer=services.signer, bound_to=bound_to, size=page_size, token=page_token)
+    after = asked.after(cursor_of)
     with services.database.reading() as repository:
-        found = repository.list_deliveries(webhook_id, page_size + 1, after, owner=principal.sees)
-    page, more = found[:page_size], len(found) > page_size
-    place = {"created_at": page[-1].created_at.isoformat(), "id": page[-1].id} if more else {}
-    return DeliveryList(
-        data=[delivery_view(delivery) for delivery in page],
-        next_page_token=services.signer.seal(place, bound_to) if more else None,
-    )
+        found = repository.list_deliveries(webhook_id, asked.limit, after, owner=principal.sees)
+    page = asked.cut(found, place_by_age)
+    return DeliveryList(data=[delivery_view(delivery) for delivery in page.rows], next_page_token=page.next_token)
 
 
 @router.post(
@@ -231,7 +228,3 @@ def _new_secret() -> str:
 
 def _kinds(events: Sequence[str]) -> tuple[EventKind, ...]:
     return tuple(dict.fromkeys(EventKind(event.removeprefix("job.")) for event in events))
-
-
-def _cursor(place: Mapping[str, Any]) -> Cursor:
-    return Cursor(created_at=datetime.fromisoformat(place["created_at"]), id=place["id"])
