@@ -21,9 +21,9 @@ from api.services import Services
 from core.calibration.hub import PREFIX as HUB_PREFIX
 from core.calibration.hub import SELF_SET, parse_hub
 from core.configs import (
+    CONFIG_CLASSES,
     ORDER_FLAGS,
     CalibrationConfig,
-    Method,
     QuantizationConfig,
     all_options,
     config_from_dict,
@@ -156,10 +156,11 @@ def _checked_model(
 def calibration_config(request: JobOptions) -> CalibrationConfig | None:
     """Returns None where the method takes no calibration; raises InvalidConfigError where one is given all the same."""
     options = request.calibration
-    if request.method is not Method.RTN:
+    if CONFIG_CLASSES[request.method].needs_calibration:
         return CalibrationConfig.from_dict(options.model_dump(exclude={"set"}))
     if "calibration" in request.model_fields_set:
-        raise InvalidConfigError("calibration", options.set, "rtn takes no calibration", "nothing, or use gptq")
+        reason = f"{request.method} takes no calibration"
+        raise InvalidConfigError("calibration", options.set, reason, "nothing, or use gptq")
     return None
 
 

@@ -26,7 +26,7 @@ from store.jobs import NewJob
 BUILTIN_SET = "builtin"
 LABELS_MAX = 32
 BATCH_JOBS_MAX = 100
-CALIBRATED = tuple(method for method in Method if method is not Method.RTN)
+CALIBRATED = tuple(method for method, config_class in CONFIG_CLASSES.items() if config_class.needs_calibration)
 DEADLINE_MAX_SECONDS = 365 * 24 * 3600
 
 

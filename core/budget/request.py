@@ -9,7 +9,7 @@ from core.budget.allocation import Choice, allocate, allocate_alike
 from core.budget.patterns import planned_config
 from core.budget.plan import plan_key
 from core.budget.units import BudgetTask, budget_task, shared_grids
-from core.configs import DEFAULT_FORMATS, BudgetConfig, CalibrationConfig, Format, Method, QuantizationConfig
+from core.configs import DEFAULT_FORMATS, BudgetConfig, CalibrationConfig, Format, QuantizationConfig
 from core.errors import InvalidConfigError, TargetRefusedError
 from core.preflight.checks import check_config
 
@@ -41,9 +41,9 @@ class BudgetRequest:
 
     def task(self, facts: ModelFacts) -> BudgetTask:
         """Returns what is to be chosen; raises InvalidConfigError where the method or the size cannot be."""
-        if self.config.method is Method.RTN:
+        if not self.config.needs_calibration:
             reason = "a budget is measured on calibration text, which it does not take"
-            raise InvalidConfigError("method", "rtn", reason, "gptq, or no budget")
+            raise InvalidConfigError("method", str(self.config.method), reason, "gptq, or no budget")
         return budget_task(self.config, self.budget, facts, self.targets, self.formats)
 
 

@@ -27,6 +27,8 @@ class QuantizationConfig:
     method: ClassVar[Method]
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {}
     """What each preset sets; a method without presets has none."""
+    needs_calibration: ClassVar[bool] = True
+    """Whether the method measures on calibration text."""
 
     bits: int = option(
         4,

@@ -14,3 +14,4 @@ class RTNConfig(QuantizationConfig):
     """Round-to-nearest on min-max scales: no calibration, the floor that every other method must beat."""
 
     method: ClassVar[Method] = Method.RTN
+    needs_calibration: ClassVar[bool] = False

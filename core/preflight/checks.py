@@ -14,7 +14,6 @@ from core.configs import (
     CalibrationConfig,
     Format,
     GPTQConfig,
-    Method,
     Order,
     QuantizationConfig,
     parse_formats,
@@ -67,7 +66,7 @@ def check_config(
         _check_group_size(grid, part)
         _check_packing(grid, part)
     warnings = [f"{facts.fused_experts} tensors of fused experts stay in float."] if facts.fused_experts else []
-    if calibration is not None and config.method != Method.RTN:
+    if calibration is not None and config.needs_calibration:
         warnings += _check_calibration(calibration, facts)
     for target in parse_targets(targets):
         warnings += _check_target(target, config, facts, written)

@@ -20,7 +20,7 @@ from core.weights import QuantizedWeight
 class AdaRoundQuantizer(BaseQuantizer[InputStatistics | None]):
     """A row keeps its learned rounding only where that is nearer to the outputs than rounding to nearest."""
 
-    needs_calibration: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = AdaRoundConfig.needs_calibration
 
     def __init__(self, config: AdaRoundConfig) -> None:
         self._config = config

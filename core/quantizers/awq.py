@@ -20,7 +20,7 @@ from core.weights import QuantizedWeight
 class AWQQuantizer(BaseQuantizer[InputStatistics | None]):
     """Where no operation in front can take channel scales over, what is left is the clipping."""
 
-    needs_calibration: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = AWQConfig.needs_calibration
 
     def __init__(self, config: AWQConfig) -> None:
         self._config = config

@@ -69,7 +69,7 @@ class _Attempt:
 class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
     """A linear without calibration tokens is rounded to nearest, with a warning in its result."""
 
-    needs_calibration: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = GPTQConfig.needs_calibration
 
     def __init__(self, config: GPTQConfig) -> None:
         self._config = config

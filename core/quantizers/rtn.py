@@ -15,7 +15,7 @@ from core.solver.rtn import round_to_nearest
 class RTNQuantizer(BaseQuantizer[None]):
     """Needs no calibration: every weight is rounded on its group's min-max grid."""
 
-    needs_calibration: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = RTNConfig.needs_calibration
 
     def __init__(self, config: RTNConfig) -> None:
         self._config = config
