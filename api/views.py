@@ -44,7 +44,14 @@ def batch_path(batch_id: str) -> str:
 
 def estimate_view(needed: Estimate | None) -> EstimateView | None:
     """Returns what a run needs; None where it is not known before the model is there."""
-    return None if needed is None else EstimateView(**asdict(needed))
+    if needed is None:
+        return None
+    return EstimateView(
+        ram_bytes=needed.ram_bytes,
+        disk_bytes=needed.disk_bytes,
+        artifact_bytes=needed.artifact_bytes,
+        seconds=needed.seconds,
+    )
 
 
 def job_view(job: Job) -> JobView:

@@ -20,12 +20,12 @@ from cli.profile_table import profile_table, read_profile
 from cli.progress_view import ProgressState, progress_view
 from cli.settings import cache_dir
 from cli.stop_request import stop_on_signals
-from core.budget.request import BudgetRequest, check_budget
+from core.budget.run import RunRequest
 from core.calibration.hub import SELF_SET
-from core.configs import Format, Method
+from core.configs import Format
 from core.errors import RunStoppedError
 from core.events import BlockQuantized, Event, LinearQuantized, RunStarted, WarningRaised
-from core.preflight.checks import check_config
+from core.preflight.duration import expected_seconds
 from core.preflight.resources import (
     MAX_SHARD_BYTES,
     Estimate,
@@ -49,9 +49,10 @@ if TYPE_CHECKING:
     from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
     from cli.progress_view import ProgressView
     from core.budget.plan import BudgetPlan
+    from core.budget.request import BudgetRequest
     from core.calibration.windows import CalibrationWindows
-    from core.configs import CalibrationConfig, QuantizationConfig
-    from core.preflight.source import ModelFacts
+    from core.configs import CalibrationConfig
+    from core.preflight.rates import MachineRates
     from core.report import QuantizationReport
 
 
@@ -77,13 +78,16 @@ class LocalRun:
         """Returns where finished blocks lie until the artifact is complete."""
         return self.dst.with_name(f"{self.dst.name}.work")
 
-    def wanted_plan(self) -> BudgetRequest | None:
-        """Returns what a plan is to be made for; None without a budget."""
-        budget = self.budget.config()
-        if budget is None:
-            return None
+    def checked(self) -> RunRequest:
+        """Returns the options as the engine takes them; raises InvalidConfigError."""
         config = self.quantization.config()
-        return BudgetRequest(config=config, budget=budget, targets=self.targets, formats=self.formats)
+        return RunRequest(
+            config=config,
+            calibration=self.calibration.config() if config.needs_calibration else None,
+            budget=self.budget.config(),
+            targets=self.targets,
+            formats=self.formats,
+        )
 
 
 def run_local(request: LocalRun, *, as_json: bool) -> None:
@@ -91,35 +95,23 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
     console = err()
     _check_destination(request)
     request.source.check()
-    config = request.quantization.config()
+    options = request.checked()
     facts = inspect_source(request.src)
-    calibration = None if config.method is Method.RTN else request.calibration.config()
-    if (wanted := request.wanted_plan()) is not None:
-        config, warnings = check_budget(wanted, facts, calibration)
-    else:
-        warnings = check_config(config, facts, request.targets, calibration, request.formats)
+    config, warnings = options.check(facts)
     for warning in warnings:
         _warn(console, warning)
+    calibration = options.calibration
     needs = estimate(facts, config, calibration, request.formats, activation_memory=request.activation_memory)
     if request.source.name == SELF_SET:
         check_memory(generation_bytes(facts))
-    check_disk(request.dst.absolute().parent, needs.disk_bytes)
-    check_file_size(min(needs.artifact_bytes, MAX_SHARD_BYTES))
-    least = estimate(facts, config, calibration, request.formats, activation_memory=0).ram_bytes
-    if (available := available_memory()) < least:
-        _warn(console, f"The run may need {bytes_text(least)} of memory, {bytes_text(available)} are free.")
-    elif available < needs.ram_bytes:
-        _warn(
-            console,
-            f"{bytes_text(needs.ram_bytes)} of memory would hold all calibration batches, {bytes_text(available)} are "
-            "free: some will lie on disk or be computed again. Fewer samples are faster.",
-        )
+    _check_machine(request, needs, console)
     started_at = time.monotonic()
     with loading_engine():
         import_module("core.pipeline")
-    needs = replace(needs, seconds=_expected_seconds(request, facts, config, calibration))
+    if (rates := _rates(request)) is not None:
+        needs = replace(needs, seconds=expected_seconds(facts, config, calibration, rates, len(request.formats)))
     console.print(_needs_line(needs), style="dim", soft_wrap=True)
-    report, seconds_by_block = _quantize(request, console)
+    report, seconds_by_block = _quantize(request, options, console)
     if not request.keep_work:
         shutil.rmtree(request.work_dir, ignore_errors=True)
     outcome = _Outcome(
@@ -128,17 +120,27 @@ def run_local(request: LocalRun, *, as_json: bool) -> None:
     _print_summary(request, outcome, as_json=as_json)
 
 
-def _expected_seconds(
-    request: LocalRun, facts: ModelFacts, config: QuantizationConfig, calibration: CalibrationConfig | None
-) -> float | None:
-    """Returns about how long the run takes on this machine's processor; None on another device."""
+def _check_machine(request: LocalRun, needs: Estimate, console: Console) -> None:
+    """Raises InsufficientResourcesError for the disk; memory is the user's own to risk, and only warned of."""
+    check_disk(request.dst.absolute().parent, needs.disk_bytes)
+    check_file_size(min(needs.artifact_bytes, MAX_SHARD_BYTES))
+    least, available = needs.least_ram_bytes, available_memory()
+    if available < least:
+        _warn(console, f"The run may need {bytes_text(least)} of memory, {bytes_text(available)} are free.")
+    elif available < needs.ram_bytes:
+        _warn(
+            console,
+            f"{bytes_text(needs.ram_bytes)} of memory would hold all calibration batches, {bytes_text(available)} are "
+            "free: some will lie on disk or be computed again. Fewer samples are faster.",
+        )
+
+
+def _rates(request: LocalRun) -> MachineRates | None:
+    """Returns what this machine's processor does in a second, measured where nobody has; None on another device."""
     from core.device import find_devices
     from core.solver.machine_rates import machine_rates
 
-    if find_devices(request.device)[0].type != "cpu":
-        return None
-    rates = machine_rates(cache_dir())
-    return estimate(facts, config, calibration, request.formats, rates=rates).seconds
+    return machine_rates(cache_dir()) if find_devices(request.device)[0].type == "cpu" else None
 
 
 def _needs_line(needs: Estimate) -> str:
@@ -167,7 +169,7 @@ def _check_destination(request: LocalRun) -> None:
     request.dst.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
-def _quantize(request: LocalRun, console: Console) -> tuple[QuantizationReport, list[float]]:
+def _quantize(request: LocalRun, options: RunRequest, console: Console) -> tuple[QuantizationReport, list[float]]:
     """Returns the report, and how long each block took that was not finished before."""
     from core.device import find_devices
     from core.pipeline import Resources, quantize_checkpoint
@@ -180,12 +182,12 @@ def _quantize(request: LocalRun, console: Console) -> tuple[QuantizationReport, 
     with progress_view(console) as view, stop_on_signals(note_stop) as should_stop:
         printer = _EventPrinter(view, console)
         try:
-            windows = _windows(request, view, console, should_stop)
-            plan = _plan(request, windows, printer, should_stop)
+            windows = _windows(request, options.calibration, view, console, should_stop)
+            plan = _plan(request, options.plan_request, windows, printer, should_stop)
             report = quantize_checkpoint(
                 request.src,
                 request.dst,
-                request.quantization.config() if plan is None else plan.config,
+                options.config if plan is None else plan.config,
                 windows,
                 work_dir=request.work_dir,
                 formats=request.formats,
@@ -207,10 +209,14 @@ def _quantize(request: LocalRun, console: Console) -> tuple[QuantizationReport, 
 
 
 def _windows(
-    request: LocalRun, view: ProgressView, console: Console, should_stop: Callable[[], bool]
+    request: LocalRun,
+    config: CalibrationConfig | None,
+    view: ProgressView,
+    console: Console,
+    should_stop: Callable[[], bool],
 ) -> CalibrationWindows | None:
     """Returns the calibration windows, and says what they are; None for a method that does not calibrate."""
-    if request.quantization.config().method is Method.RTN:
+    if config is None:
         return None
     from core.calibration.windows import draw_windows
     from core.evaluation.loading import load_tokenizer
@@ -221,7 +227,7 @@ def _windows(
         view.show(ProgressState(label="calibrating", fraction=done / total, detail="the model writes its own text"))
 
     view.show(ProgressState(label="calibrating", fraction=0.0, detail="reading the calibration text"))
-    source, config = request.source, request.calibration.config()
+    source = request.source
     documents = source.documents(request.src, config, request.work_dir, advance)
     found = remarks(source, documents)
     for remark in found:
@@ -233,12 +239,12 @@ def _windows(
 
 def _plan(
     request: LocalRun,
+    wanted: BudgetRequest | None,
     windows: CalibrationWindows | None,
     printer: _EventPrinter,
     should_stop: Callable[[], bool],
 ) -> BudgetPlan | None:
     """Returns the budget's plan, the one of the work folder where it is for this very run; None without a budget."""
-    wanted = request.wanted_plan()
     if wanted is None or windows is None:
         return None
     from core.budget.store import plan_once

@@ -13,7 +13,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from core.configs import Method
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.preflight.memory import TOKENS_PER_BATCH, float_share
 from core.preflight.solver_work import MEMORY_OF_RATE, InputSet, memory_seconds, solver_counts
@@ -82,6 +81,17 @@ class _Plan:
         return self.facts.dtype == "bfloat16" and self.rates.bfloat16_products > self.rates.float32_products
 
 
+def expected_seconds(
+    facts: ModelFacts,
+    config: QuantizationConfig,
+    calibration: CalibrationConfig | None,
+    rates: MachineRates,
+    formats: int = 1,
+) -> float:
+    """Returns how long that run takes: the sum of `seconds_by_work`."""
+    return sum(seconds_by_work(facts, config, calibration, rates, formats).values())
+
+
 def seconds_by_work(
     facts: ModelFacts,
     config: QuantizationConfig,
@@ -94,7 +104,7 @@ def seconds_by_work(
     formats: how many layouts are written.
     """
     facts = facts.planned(config)
-    if config.method == Method.RTN:
+    if not config.needs_calibration:
         calibration = None
     tokens = 0 if calibration is None else calibration.tokens
     plan = _Plan(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.configs import DEFAULT_FORMATS, CalibrationConfig, QuantizationConfig
 from core.errors import InsufficientResourcesError
-from core.preflight.duration import seconds_by_work
+from core.preflight.duration import expected_seconds
 from core.preflight.memory import PROCESS_BYTES, activation_itemsize, float_share, memory_need
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ MAX_SHARD_BYTES = 4 << 30  # the largest file that a run writes, unless one tens
 class Estimate:
     """What a run needs. disk_bytes: at its peak, work folder and artifact together.
 
+    least_ram_bytes: where nothing of what calibration batches hold stays in memory.
     seconds: from the start of its process to the finished artifact, on a machine that has nothing else to do; None
     where its rates are not known.
     """
 
     ram_bytes: int
+    least_ram_bytes: int
     disk_bytes: int
     artifact_bytes: int
     seconds: float | None = None
@@ -69,11 +71,10 @@ def estimate(
     artifacts = len(formats) * (kept + packed)
     return Estimate(
         ram_bytes=need.within(activation_memory),
+        least_ram_bytes=need.within(0),
         disk_bytes=int(SAFETY * (packed + artifacts + 2 * activations)) + spilled,
         artifact_bytes=artifacts,
-        seconds=None
-        if rates is None
-        else sum(seconds_by_work(facts, config, calibration, rates, len(formats)).values()),
+        seconds=None if rates is None else expected_seconds(facts, config, calibration, rates, len(formats)),
     )
 
 
