@@ -5,8 +5,8 @@ import { type BatchQuestion, type Cell, refusalsByCell } from "../lib/batch";
 import { bytes, duration, plural } from "../lib/format";
 import { summaryOf } from "../lib/jobs";
 import { type Asked, useAsked } from "../state/asked";
-import { Glyph } from "../ui/icons";
 import { Warnings } from "../ui/parts";
+import { VerdictFrame, verdictOf } from "./verdict";
 
 const askFor = async (question: BatchQuestion, signal: AbortSignal): Promise<BatchPreflight> =>
   (await body(api.POST("/v1/batches", { body: question as never, params: { query: { validate_only: true } }, signal }))) as unknown as BatchPreflight;
@@ -19,16 +19,13 @@ interface PanelProps extends Asked<BatchPreflight> {
   ready: boolean;
 }
 
-export function BatchPanel({ checking, answer, refusal, request, sending, ready }: PanelProps) {
-  const verdict = !ready ? "idle" : refusal ? "no" : answer ? "yes" : "idle";
+export function BatchPanel({ request, sending, ready, ...asked }: PanelProps) {
+  const { checking, answer, refusal } = asked;
+  const verdict = verdictOf(asked, ready);
   const total = request.models.length * request.configs.length;
+  const submit = ready ? `Submit ${plural(total, "job")}` : "Submit";
   return (
-    <aside class={`card preflight ${verdict}`} aria-label="Preflight">
-      <div class="verdict" role="status">
-        <Glyph name={verdict === "no" ? "warning" : verdict === "yes" ? "check" : "overview"} />
-        <h2>{verdict === "no" ? "This cannot run" : verdict === "yes" ? "Ready to run" : ready ? "Checking …" : "Choose a model first"}</h2>
-        {checking && <span class="spinner" aria-hidden="true" />}
-      </div>
+    <VerdictFrame verdict={verdict} checking={checking} ready={ready} sending={sending} before="Choose a model first" submit={submit}>
       {ready && (
         <p>
           {plural(request.models.length, "model")} by {plural(request.configs.length, "config")}: <b>{plural(total, "job")}</b>
@@ -36,10 +33,7 @@ export function BatchPanel({ checking, answer, refusal, request, sending, ready 
       )}
       {verdict === "no" && <Refusals error={refusal!} request={request} />}
       {verdict === "yes" && answer && <Estimates answer={answer} request={request} />}
-      <button class="button primary wide" disabled={sending || !ready || verdict === "no"}>
-        {sending ? "Submitting …" : ready ? `Submit ${plural(total, "job")}` : "Submit"}
-      </button>
-    </aside>
+    </VerdictFrame>
   );
 }
 

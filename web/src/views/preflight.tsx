@@ -3,8 +3,8 @@ import { RefusedError, api, body } from "../api/client";
 import type { Estimate, Inspection, Preflight } from "../api/types";
 import { bytes, duration, parameters, plural } from "../lib/format";
 import { type Asked, useAsked } from "../state/asked";
-import { Glyph } from "../ui/icons";
 import { Facts, Warnings } from "../ui/parts";
+import { VerdictFrame, verdictOf } from "./verdict";
 
 type Facts_ = Inspection["facts"];
 
@@ -36,25 +36,18 @@ interface PanelProps extends PreflightState {
   regroup: ((size: number) => void) | undefined;
 }
 
-export function PreflightPanel({ checking, answer, refusal, facts, sending, ready, regroup }: PanelProps) {
-  const verdict = !ready ? "idle" : refusal ? "no" : answer ? "yes" : "idle";
+export function PreflightPanel({ facts, sending, ready, regroup, ...asked }: PanelProps) {
+  const { checking, answer, refusal } = asked;
+  const verdict = verdictOf(asked, ready);
   return (
-    <aside class={`card preflight ${verdict}`} aria-label="Preflight">
-      <div class="verdict" role="status">
-        <Glyph name={verdict === "no" ? "warning" : verdict === "yes" ? "check" : "overview"} />
-        <h2>{verdict === "no" ? "This cannot run" : verdict === "yes" ? "Ready to run" : ready ? "Checking …" : "Name a model first"}</h2>
-        {checking && <span class="spinner" aria-hidden="true" />}
-      </div>
+    <VerdictFrame verdict={verdict} checking={checking} ready={ready} sending={sending} before="Name a model first" submit="Submit">
       {verdict === "no" && <Refusal error={refusal!} />}
       {verdict === "no" && regroup && facts && <Regroup sizes={facts.group_sizes} choose={regroup} />}
       {answer?.estimate && <Needs estimate={answer.estimate} before={facts?.total_bytes} />}
-      {answer && !answer.estimate && <p class="quiet">The worker fetches this model; its size is known then, and checked before work starts.</p>}
+      {answer && !answer.estimate && <p class="quiet">The worker fetches this model; its size is known then, and checked before its weights come.</p>}
       {answer && <Warnings texts={answer.warnings} />}
       {facts && <ModelFacts facts={facts} />}
-      <button class="button primary wide" disabled={sending || !ready || verdict === "no"}>
-        {sending ? "Submitting …" : "Submit"}
-      </button>
-    </aside>
+    </VerdictFrame>
   );
 }
 
