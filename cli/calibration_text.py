@@ -16,6 +16,7 @@ from core.calibration.texts import read_documents
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cli.client import ServiceClient
     from core.calibration.documents import Document
     from core.calibration.windows import CalibrationWindows
     from core.configs import CalibrationConfig
@@ -34,6 +35,12 @@ class CalibrationSource:
     def stored_elsewhere(self) -> bool:
         """Whether a service gets it by its name alone."""
         return self.name is not None and (self.name == SELF_SET or self.name.startswith(PREFIX))
+
+    def set_for(self, client: ServiceClient) -> str | None:
+        """Returns what a request names it by, after an upload where it is a file; None for the built-in text."""
+        if self.stored_elsewhere:
+            return self.name
+        return None if self.file is None else str(client.upload("/v1/calibration-sets", self.file)["id"])
 
     @property
     def file(self) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.client import ServiceClient
 from cli.compare_table import compare_table, legend, not_measured
@@ -11,6 +11,9 @@ from cli.errors import CliError, ExitCode
 from cli.job_text import job_seconds, model_text
 from cli.output import out, print_json
 from cli.settings import client_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,17 @@ def compare_jobs(
         rows = _of_batch(client, batch_id) if batch_id else [_of_job(client, job_id) for job_id in job_ids]
     if as_json:
         print_json({"jobs": [asdict(row) for row in rows]})
-    elif rows:
+    else:
+        _print_rows(rows)
+
+
+def print_batch(batch: Mapping[str, Any]) -> None:
+    """Prints the table of a batch as the service answers it."""
+    _print_rows([Compared.of_row(row) for row in batch["table"]])
+
+
+def _print_rows(rows: list[Compared]) -> None:
+    if rows:
         out().print(compare_table(rows))
         out().print()
         out().print(legend(rows))

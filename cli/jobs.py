@@ -20,6 +20,8 @@ from cli.settings import client_settings
 from cli.watch import TERMINAL, follow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cli.options import BudgetOptions, CalibrationOptions, QuantizationOptions
 
 PAGE_SIZE = 100
@@ -76,10 +78,8 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
     """Uploads the calibration text where there is one, submits the job and returns it."""
     calibration = submission.calibration.given()
     submission.source.check()
-    if submission.source.stored_elsewhere:
-        calibration["set"] = submission.source.name
-    elif submission.source.file is not None:
-        calibration["set"] = client.upload("/v1/calibration-sets", submission.source.file)["id"]
+    if (name := submission.source.set_for(client)) is not None:
+        calibration["set"] = name
     fields = {
         "model": model_field(submission.model, submission.revision),
         **submission.quantization.given(),
@@ -87,7 +87,7 @@ def post_job(client: ServiceClient, submission: Submission) -> dict[str, Any]:
         "budget": submission.budget.given(),
         "targets": list(submission.targets),
         **({"formats": list(submission.formats)} if submission.formats else {}),
-        "labels": dict(_label(text) for text in submission.labels),
+        "labels": labels_of(submission.labels),
         "priority": submission.priority,
         "deadline_s": submission.deadline,
         "evaluate": submission.evaluate,
@@ -217,6 +217,11 @@ def _finish(job: dict[str, Any], *, as_json: bool) -> None:
     code = TERMINAL[job["state"]]
     if code is not ExitCode.OK:
         sys.exit(int(code))
+
+
+def labels_of(texts: Iterable[str]) -> dict[str, str]:
+    """Returns the labels that were typed as K=V; raises CliError on anything else."""
+    return dict(_label(text) for text in texts)
 
 
 def _label(text: str) -> tuple[str, str]:

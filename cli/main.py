@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli.commands import admin, compare, hub, jobs, keys, local, models, service, webhooks, workers
+from cli.commands import admin, batches, compare, hub, jobs, keys, local, models, service, webhooks, workers
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
@@ -33,6 +33,7 @@ def build_app() -> typer.Typer:
     app.command("demo")(service.demo)
     app.command("hub-token")(hub.hub_token)
     app.add_typer(jobs.build_app(), name="jobs")
+    app.add_typer(batches.build_app(), name="batches")
     app.add_typer(models.build_app(), name="models")
     app.add_typer(workers.build_app(), name="workers")
     app.add_typer(webhooks.build_app(), name="webhooks")

@@ -70,10 +70,20 @@ ApiKeyOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizationOptions:
-    """What was typed about the method: fields of a request, without what was not given."""
+class OptionBundle:
+    """What was typed of many options: fields of a request, without what was not given."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parameters() -> Iterator[inspect.Parameter]:
+        """Yields a command's parameter for each of the options."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationOptions(OptionBundle):
+    """What was typed about the method."""
 
     @staticmethod
     def parameters() -> Iterator[inspect.Parameter]:
@@ -105,10 +115,8 @@ class QuantizationOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationOptions:
-    """What was typed about the calibration: fields of a request, without what was not given."""
-
-    values: Mapping[str, Any] = field(default_factory=dict)
+class CalibrationOptions(OptionBundle):
+    """What was typed about the calibration."""
 
     @staticmethod
     def parameters() -> Iterator[inspect.Parameter]:
@@ -126,12 +134,10 @@ class CalibrationOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetOptions:
-    """What was typed about a budget: fields of a request, without what was not given."""
+class BudgetOptions(OptionBundle):
+    """What was typed about a budget."""
 
     prefix: ClassVar = "budget_"
-
-    values: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def parameters() -> Iterator[inspect.Parameter]:
@@ -152,10 +158,8 @@ class BudgetOptions:
 class _Bundle:
     """A parameter of a command that stands for many options."""
 
-    kinds: ClassVar = (QuantizationOptions, CalibrationOptions, BudgetOptions)
-
     name: str
-    kind: type[QuantizationOptions | CalibrationOptions | BudgetOptions]
+    kind: type[OptionBundle]
 
     def take(self, values: dict[str, Any]) -> None:
         """Replaces the options in a command's arguments by the bundle."""
@@ -169,7 +173,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     bundles: list[_Bundle] = []
     for parameter in signature.parameters.values():
-        if parameter.annotation in _Bundle.kinds:
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, OptionBundle):
             bundles.append(_Bundle(parameter.name, parameter.annotation))
             parameters += bundles[-1].kind.parameters()
         else:

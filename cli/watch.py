@@ -1,4 +1,4 @@
-"""Follows one job at the service until it ends: polls its progress with an ETag and shows what changed."""
+"""Follows what runs at the service: polls with an ETag and hands on what changed; one job is shown until it ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from cli.errors import CliError, ExitCode
 from cli.progress_view import ProgressState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from cli.client import ServiceClient
     from cli.progress_view import ProgressView
 
@@ -19,28 +21,39 @@ OUTAGE_SECONDS = 60.0
 TERMINAL = {"succeeded": ExitCode.OK, "failed": ExitCode.FAILED, "cancelled": ExitCode.CANCELLED}
 
 
-def follow(client: ServiceClient, job_id: str, view: ProgressView) -> dict[str, Any]:
-    """Shows the job's progress until it is over and returns the whole job.
+def changes(client: ServiceClient, path: str, on_outage: Callable[[CliError], None]) -> Iterator[dict[str, Any]]:
+    """Yields what is at a path, and again whenever it has changed, without end; on_outage: is told of no answer.
 
-    Raises CliError where the service stays away for longer than OUTAGE_SECONDS, or knows no such job.
+    Raises CliError where the service stays away for longer than OUTAGE_SECONDS, or has nothing there.
     """
     etag: str | None = None
     answered_at = time.monotonic()
     while True:
         try:
-            progress, etag = client.get_changed(f"/v1/jobs/{job_id}/progress", etag)
+            found, etag = client.get_changed(path, etag)
             answered_at = time.monotonic()
         except CliError as error:
             if error.exit_code is not ExitCode.UNAVAILABLE or time.monotonic() - answered_at > OUTAGE_SECONDS:
                 raise
             etag = None
-            view.show(ProgressState(label="no answer", fraction=0.0, detail=f"{error.message} Asking again."))
+            on_outage(error)
         else:
-            if progress is not None:
-                view.show(state_from(progress))
-                if progress["state"] in TERMINAL:
-                    return client.get(f"/v1/jobs/{job_id}")
+            if found is not None:
+                yield found
         time.sleep(POLL_SECONDS)
+
+
+def follow(client: ServiceClient, job_id: str, view: ProgressView) -> dict[str, Any]:
+    """Shows the job's progress until it is over and returns the whole job; raises as `changes` does."""
+
+    def lost(error: CliError) -> None:
+        view.show(ProgressState(label="no answer", fraction=0.0, detail=f"{error.message} Asking again."))
+
+    for progress in changes(client, f"/v1/jobs/{job_id}/progress", lost):
+        view.show(state_from(progress))
+        if progress["state"] in TERMINAL:
+            break
+    return client.get(f"/v1/jobs/{job_id}")
 
 
 def state_from(progress: dict[str, Any]) -> ProgressState:

@@ -105,15 +105,18 @@ def list_batches(
     services: ServicesDep,
     principal: JobReader,
     *,
+    job: Annotated[
+        str | None, Query(pattern=r"^job_[0-9a-f]{32}$", description="Id of a job: only the batch that it came with.")
+    ] = None,
     page_size: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Rows at most.")] = PAGE_SIZE,
     page_token: Annotated[str | None, Query(max_length=512, description="next_page_token of the page before.")] = None,
 ) -> BatchList:
     """Returns batches newest first, with how many of their jobs are in each state."""
-    bound_to = {"list": "batches", "sees": principal.sees}
+    bound_to = {"list": "batches", "sees": principal.sees, "job": job}
     asked = PageRequest(signer=services.signer, bound_to=bound_to, size=page_size, token=page_token)
     before = asked.after(lambda place: str(place["id"]))
     with services.database.reading() as repository:
-        found = repository.list_batches(principal.sees, asked.limit, before)
+        found = repository.list_batches(principal.sees, asked.limit, before, job_id=job)
     page = asked.cut(found, lambda batch: {"id": batch.id})
     return BatchList(data=[_summary(batch) for batch in page.rows], next_page_token=page.next_token)
 

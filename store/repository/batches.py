@@ -70,11 +70,19 @@ class BatchPart(JobPart):
             raise NotFoundError("batch", batch_id)
         return self._batch(row)
 
-    def list_batches(self, owner: str | None, limit: int, before: str | None = None) -> tuple[BatchSummary, ...]:
-        """Returns the newest batches first; `before`: the id of the last one of the page before."""
+    def list_batches(
+        self, owner: str | None, limit: int, before: str | None = None, *, job_id: str | None = None
+    ) -> tuple[BatchSummary, ...]:
+        """Returns the newest batches first; `before`: the id of the last one of the page before.
+
+        job_id: only the batch that this job came with.
+        """
         statement = owned(select(batches), batches, owner).order_by(batches.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(batches.c.id < before)
+        if job_id is not None:
+            member = select(batch_jobs.c.batch_id).where(batch_jobs.c.job_id == job_id)
+            statement = statement.where(batches.c.id.in_(member))
         rows = self._connection.execute(statement).all()
         states = self._states([row.id for row in rows])
         return tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from store.jobs import JobState
-from tests.api.service import Service
+from tests.api.service import Service, job_request
 
 TINY = {"source": "path", "path": "tiny", "root": "models"}
 HUB = {"source": "hub", "repo": "org/name"}
@@ -107,6 +107,21 @@ def test_batches_are_listed_by_page(service_on_each: Service):
     assert client.get(listed[0]["batch"]).json()["id"] == made[-1]
     token = client.get("/v1/jobs?page_size=1").json()["next_page_token"]
     assert client.get("/v1/batches", params={"page_token": token}).status_code == 400
+
+
+def test_the_batch_of_a_job_is_found(service_on_each: Service):
+    """By the job's id; none for a job of its own, for no job at all, and a token is bound to the job as well."""
+    client = service_on_each.client
+    first, second = (client.post("/v1/batches", json=batch(name=name)).json() for name in ("a", "b"))
+    for made in (first, second):
+        listed = client.get("/v1/batches", params={"job": made["table"][1]["job_id"]}).json()
+        assert [one["id"] for one in listed["data"]] == [made["id"]]
+    alone = client.post("/v1/jobs", json=job_request()).json()["id"]
+    for job in (alone, "job_0199b2c4d5e67f0190a1b2c3d4e5f607"):
+        assert client.get("/v1/batches", params={"job": job}).json()["data"] == []
+    token = client.get("/v1/batches?page_size=1").json()["next_page_token"]
+    assert client.get("/v1/batches", params={"job": alone, "page_token": token}).status_code == 400
+    assert client.get("/v1/batches?job=none").status_code == 422
 
 
 def test_a_batch_has_a_size(service: Service):

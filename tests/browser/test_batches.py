@@ -53,6 +53,9 @@ def test_a_batch_is_submitted_and_compared(service: Service, open_page: OpenPage
         page.get_by_role("link", name="Choose others").click()
         page.get_by_role("link", name="rounding").click()
         page.get_by_text("rounding: 8 jobs").wait_for()
+        page.goto(f"{url_of(service)}#/jobs/{job.id}")
+        page.get_by_role("link", name="rounding").click()
+        page.get_by_text("rounding: 8 jobs").wait_for()
 
 
 def test_what_cannot_run_is_named_with_its_jobs(service: Service, open_page: OpenPage):

@@ -73,4 +73,7 @@ def test_batches_are_listed_newest_first(database: Database):
         assert [one.states for one in everybody] == [{JobState.QUEUED: 4}] * 3
         assert [one.id for one in repository.list_batches("key_a", 10)] == [made[2].id, made[0].id]
         assert [one.id for one in repository.list_batches(None, 1, made[2].id)] == [made[1].id]
+        [own] = repository.list_batches("key_a", 10, job_id=made[0].members[0].job.id)
+        assert own.id == made[0].id
+        assert repository.list_batches("key_b", 10, job_id=made[0].members[0].job.id) == ()
         assert repository.list_batches("key_c", 10) == ()

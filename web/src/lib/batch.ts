@@ -1,5 +1,5 @@
 // A batch out of a form: each combination of what varies, once, with what all jobs share.
-import type { ModelFolder } from "../api/types";
+import type { BatchSummary, ModelFolder } from "../api/types";
 import { type Field, type Values, nested, valuesFor } from "./fields";
 import type { Refusal } from "./refusals";
 
@@ -60,6 +60,9 @@ export function modelsOf(known: readonly ModelFolder[], folders: readonly string
   });
   return [...chosen, ...typed];
 }
+
+/** Returns what a batch is called; one without a name, by its id. */
+export const nameOfBatch = ({ id, name }: Pick<BatchSummary, "id" | "name">): string => name || `Batch ${id.slice(-8)}`;
 
 const CELL = / \(models\/(\d+), configs\/(\d+)\)$/;
 

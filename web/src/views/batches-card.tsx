@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import { type BatchSummary, STATES } from "../api/types";
+import { nameOfBatch } from "../lib/batch";
 import { ago, moment, plural } from "../lib/format";
 import { hrefTo } from "../router";
 import { now } from "../state/live";
@@ -34,7 +35,7 @@ export function BatchesCard() {
       <ul class="batches">
         {rows.map((batch) => (
           <li key={batch.id}>
-            <a href={hrefTo("compare", { batch: batch.id })}>{batch.name || `Batch ${batch.id.slice(-8)}`}</a>
+            <a href={hrefTo("compare", { batch: batch.id })}>{nameOfBatch(batch)}</a>
             <span class="quiet">{saysOf(batch)}</span>
             <time class="quiet" dateTime={batch.created_at} title={moment(batch.created_at)}>
               {ago(batch.created_at, now.value)}

@@ -3,6 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { Job } from "../api/types";
+import { nameOfBatch } from "../lib/batch";
 import { type Entry, entriesOfBatch, entryOfJob } from "../lib/compare";
 import { plural } from "../lib/format";
 import { go, hrefTo, place } from "../router";
@@ -29,7 +30,7 @@ async function loadBatch(id: string, signal: AbortSignal) {
   const batch = await body(api.GET("/v1/batches/{batch_id}", { params: { path: { batch_id: id } }, signal }));
   const entries = entriesOfBatch(batch);
   const losses = await Promise.all(entries.slice(0, COMPARE_MAX).map((entry) => loadLinears(entry.id, signal)));
-  return { name: batch.name || `Batch ${id.slice(-8)}`, entries: entries.map((entry, at) => ({ ...entry, linears: losses[at] ?? [] })) };
+  return { name: nameOfBatch(batch), entries: entries.map((entry, at) => ({ ...entry, linears: losses[at] ?? [] })) };
 }
 
 export function CompareView() {

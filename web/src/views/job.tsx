@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import { type Job, isOver } from "../api/types";
+import { nameOfBatch } from "../lib/batch";
 import { duration, moment, words } from "../lib/format";
 import { canCancel, canRetry, modelOf, shortModel, summaryOf } from "../lib/jobs";
 import { onKey } from "../keyboard";
@@ -102,6 +103,13 @@ function Head({ job }: { job: Job }) {
   );
 }
 
+/** The batch that the job came with: where it stands beside the others. */
+function BatchLink({ id }: { id: string }) {
+  const { data } = useResource(`batch of ${id}`, (signal) => body(api.GET("/v1/batches", { params: { query: { job: id } }, signal })));
+  const batch = data?.data[0];
+  return batch ? <a href={hrefTo("compare", { batch: batch.id })}>{nameOfBatch(batch)}</a> : <>none</>;
+}
+
 function ConfigCard({ job }: { job: Job }) {
   const known = Object.entries(job.resolved).map(([name, value]) => [words(name), <code class="wrap">{typeof value === "string" ? value : JSON.stringify(value)}</code>] as const);
   return (
@@ -110,6 +118,7 @@ function ConfigCard({ job }: { job: Job }) {
         rows={[
           ["Model", modelOf(job.spec)],
           ["Submitted", moment(job.created_at)],
+          ["Batch", <BatchLink id={job.id} />],
           ["Labels", Object.entries(job.labels).map(([key, value]) => `${key}: ${value}`).join(", ") || "none"],
           ["Priority", job.priority],
           ["Deadline", job.deadline_at ? `${moment(job.deadline_at)}, ${duration(job.deadline_s!)} after the submit` : "none"],
