@@ -11,11 +11,13 @@ from core.formats.model_card import CARD_FILE
 from store.jobs import Job, JobState
 from tests.fault.checker import check
 from tests.fault.deployment import Deployment
+from tests.kernels import with_kernels
 from worker.faults import FaultPoint
 
 
 def test_r1_a_worker_killed_while_evaluating(deployment: Deployment):
     """Once the artifact is measured, and again between its card and its hashes: a third worker publishes it."""
+    with_kernels(deployment.settings.cache_dir)
     asked = {"quantization": RTNConfig(bits=8, group_size=32).to_dict(), "evaluate": True, "evaluate_nf4": False}
     job = deployment.add(deployment.model("real"), plan={}, queue="default", max_attempts=6, **asked)
     artifact = deployment.work_folder(job) / "artifact"

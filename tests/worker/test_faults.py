@@ -14,6 +14,7 @@ from core.checkpoint.manifest import FAULT_POINTS
 from core.configs import RTNConfig
 from core.evaluation.evidence import FAULT_POINT
 from store.jobs import JobState
+from tests.kernels import with_kernels
 from tests.worker.bench import Bench
 from tests.worker.fake_hub import REPO, fake_hub
 from worker.faults import FaultPlanError, FaultPoint, Faults, read_plan
@@ -24,6 +25,7 @@ def test_every_place_is_passed_by_a_job(bench: Bench, tmp_path: Path):
     """A real job that is evaluated, on a hub's model, with shared checkpoints, comes by each place of the list."""
     marks = tmp_path / "marks"
     marks.mkdir()
+    with_kernels(bench.services.settings.cache_dir)
     folder = shutil.copytree(bench.tiny_model, tmp_path / "hub")
     with fake_hub(folder) as hub:
         plan = ",".join(f"{point}=note" for point in FaultPoint)
