@@ -15,14 +15,15 @@ from core.configs import RTNConfig
 from core.evaluation.evidence import FAULT_POINT
 from store.jobs import JobState
 from tests.kernels import with_kernels
-from tests.worker.bench import Bench
+from tests.worker.bench import OWNER, Bench
 from tests.worker.fake_hub import REPO, fake_hub
+from tests.worker.uploads import put_model, source_of_upload
 from worker.faults import FaultPlanError, FaultPoint, Faults, read_plan
 from worker.settings import WorkerSettings
 
 
 def test_every_place_is_passed_by_a_job(bench: Bench, tmp_path: Path):
-    """A real job that is evaluated, on a hub's model, with shared checkpoints, comes by each place of the list."""
+    """Two real jobs, evaluated and with shared checkpoints, come by each place: on a hub's model and on an upload."""
     marks = tmp_path / "marks"
     marks.mkdir()
     with_kernels(bench.services.settings.cache_dir)
@@ -41,9 +42,11 @@ def test_every_place_is_passed_by_a_job(bench: Bench, tmp_path: Path):
         services = replace(bench.services, settings=settings, faults=Faults(plan, marks))
         watched = Bench(services, bench.tiny_model)
         asked = {"quantization": RTNConfig(bits=8, group_size=32).to_dict(), "evaluate": True, "evaluate_nf4": False}
-        job_id = watched.add({"source": "hub", "repo": REPO, "revision": None}, **asked).id
-        watched.work()
-    assert watched.job(job_id).state is JobState.SUCCEEDED, watched.job(job_id).error
+        uploaded = put_model(services.database, services.artifacts, bench.tiny_model, OWNER)
+        sources = ({"source": "hub", "repo": REPO, "revision": None}, source_of_upload(uploaded))
+        for job_id in [watched.add(source, **asked).id for source in sources]:
+            watched.work()
+            assert watched.job(job_id).state is JobState.SUCCEEDED, watched.job(job_id).error
     assert {path.name for path in marks.iterdir()} == set(FaultPoint)
 
 
