@@ -6,7 +6,6 @@ the shard's size and a hole where the weights would be.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, yet
     http_stream_backoff,
 )
 
-from core.preflight.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
+from core.preflight.outline import outline_bytes, write_outline
 
 FIRST_BYTES = 1 << 16
 """Holds the whole header of most shards."""
@@ -67,23 +66,11 @@ def lay_out(shards: Iterable[DryRunFileInfo], snapshot: Path, folder: Path, read
         list(pool.map(place, shards))
 
 
-def _write_header(path: Path, size: int, read_start: ReadStart) -> None:
+def _write_header(path: Path, size_bytes: int, read_start: ReadStart) -> None:
     start = read_start(path.name, FIRST_BYTES)
-    length = _header_bytes(start)
-    # A length that cannot be true is for the reader of headers to refuse.
-    if len(start) < length <= min(size, MAX_HEADER_BYTES):
-        start = read_start(path.name, length)
-    with path.open("wb") as file:
-        file.write(start[:length])
-        file.truncate(size)
-
-
-def _header_bytes(start: bytes) -> int:
-    """Returns how many bytes of a file its header takes, the length in front of it included."""
-    if len(start) < LENGTH_BYTES:
-        return len(start)
-    (length,) = struct.unpack("<Q", start[:LENGTH_BYTES])
-    return LENGTH_BYTES + int(length)
+    if len(start) < (needed := outline_bytes(path.name, size_bytes, start)):
+        start = read_start(path.name, needed)
+    write_outline(path, size_bytes, [start])
 
 
 def _first(chunks: Iterable[bytes], count: int) -> bytes:
