@@ -295,9 +295,13 @@ NAMED_BY = {"hub": "repo", "path": "path", "upload": "name"}
 
 
 def model_name(spec: Mapping[str, Any]) -> str:
-    """Returns what a list is filtered by: the hub name, the upload's name, or the local path as it was submitted."""
+    """Returns what a list is filtered by: the hub name, the upload's name, or the local path as it was submitted.
+
+    A source that this version does not know, since a newer one stored the job, goes by its kind.
+    """
     model = spec["model"]
-    return str(model[NAMED_BY[model["source"]]])
+    field = NAMED_BY.get(model["source"])
+    return str(model["source"] if field is None else model[field])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
