@@ -1,6 +1,7 @@
 """How long and how much memory does `bitmill run` take beside other quantizers? Ratios, in one run on one machine.
 
     python benchmarks/peers.py --text wiki.valid.txt [--model DIR] [--runs 3] [--peers gptqmodel llmcompressor]
+    python benchmarks/peers.py --text wiki.valid.txt --shape 1b --blocks 4 --samples 16 --group-size 128 --runs 1
 
 Whole processes on all sides: the same model, calibration tokens, bits, group size and threads; kernel caches warm. The
 runs of all sides take turns, so that a change in the machine's load meets each of them. Prints a table of medians and
@@ -26,6 +27,7 @@ from bench_peers import PeerTask, known_peers, run_peer, write_tokens
 from bench_runs import SAMPLES, SEQ_LEN, Draw, draw_calibration, machine_line, run_bitmill
 from bench_text import load_bench_text
 from process_tree import Usage
+from random_llama import SHAPES, write_llama
 
 from store.settings import settings_from_env
 
@@ -45,17 +47,25 @@ def main() -> int:
     """Runs the comparison; returns the exit status."""
     options = _options()
     text = load_bench_text(options.text)
-    model = options.model or first_model(settings_from_env().cache_dir)
-    print(
-        f"{model.name}: {options.samples} x {options.seq_len} tokens of {text.name}, {options.bits} bits, "
-        f"group size {options.group_size}, sym, {options.threads} threads"
-    )
-    print(machine_line(), flush=True)
     with tempfile.TemporaryDirectory(prefix="bitmill-peers-", dir=options.scratch) as folder:
         scratch = Path(folder)
+        model = _model(options, scratch)
+        print(
+            f"{model.name}: {options.samples} x {options.seq_len} tokens of {text.name}, {options.bits} bits, "
+            f"group size {options.group_size}, sym, {options.threads} threads"
+        )
+        print(machine_line(), flush=True)
         draw = draw_calibration(text, model, scratch, options.samples, options.seq_len)
         _run_in_turns([*_ours(model, draw, options), *_theirs(model, draw, scratch, options)], scratch, options)
     return 0
+
+
+def _model(options: argparse.Namespace, scratch: Path) -> Path:
+    """Returns the model that all sides quantize; a shape's is written with random weights."""
+    if options.shape is None:
+        return options.model or first_model(settings_from_env().cache_dir)
+    shape = SHAPES[options.shape].first(options.blocks)
+    return write_llama(shape, scratch / f"llama-{shape.name}-{shape.layers}-blocks")
 
 
 def _ours(model: Path, draw: Draw, options: argparse.Namespace) -> list[Side]:
@@ -88,7 +98,10 @@ def _options() -> argparse.Namespace:
     default_text = os.environ.get("BITMILL_BENCH_TEXT")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--text", type=Path, default=default_text and Path(default_text), help="the bench text")
-    parser.add_argument("--model", type=Path, help="a model folder; default: SmolLM2-135M-Instruct, made on first use")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", type=Path, help="a model folder; default: SmolLM2-135M-Instruct, made on first use")
+    model.add_argument("--shape", choices=sorted(SHAPES), help="a Llama of this shape with random weights instead")
+    parser.add_argument("--blocks", type=int, help="of a shape: only the first so many; default: all")
     parser.add_argument("--peers", nargs="*", default=["gptqmodel", "llmcompressor"], choices=sorted(known_peers(1)))
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
     parser.add_argument("--runs", type=int, default=3, help="runs of each side, of which the medians are shown")
