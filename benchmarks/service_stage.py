@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,8 @@ from tests.worker.models import write_tiny_llama
 from worker.settings import WorkerSettings
 
 START_SECONDS = 30
+AS_ROOT = "user root;"
+"""Else a server that root starts reads files as somebody who may not."""
 NGINX = """
 daemon off; worker_processes 1; error_log stderr; pid {folder}/nginx.pid;
 events {{ worker_connections 64; }}
@@ -110,7 +113,7 @@ def other_server(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(root)]
     if nginx is not None:
         configuration = folder / "nginx.conf"
-        configuration.write_text(NGINX.format(folder=folder, port=port, root=root))
+        configuration.write_text(AS_ROOT * (os.geteuid() == 0) + NGINX.format(folder=folder, port=port, root=root))
         command = [nginx, "-p", str(folder), "-c", str(configuration)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
