@@ -10,10 +10,10 @@ import torch
 
 from core.configs import GPTQConfig, Order
 from core.quantizers.base import BaseQuantizer, SolvedLinear
-from core.quantizers.judged import STARVED, input_warnings
+from core.quantizers.judged import STARVED, judged
 from core.solver.gptq import PreparedSet, prepare_set, solve
 from core.solver.hessian import InputStatistics
-from core.solver.loss import TargetLoss, output_energy, quadratic_loss
+from core.solver.loss import TargetLoss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.solver.target import Target, mismatch_target, wanted_change
@@ -104,17 +104,11 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
             prepared.release_float_path()
         kept = self._best(W_OI, prepared, self._attempts(target_OI, prepared))
         prepared.release_float_path()
-        loss = quadratic_loss(W_OI - kept.weight.dequantize(), statistics.hessian_II)
-        energy = output_energy(W_OI, statistics.hessian_II)
-        return SolvedLinear(
-            weight=kept.weight,
-            loss=loss,
-            relative_loss=loss / energy if energy > 0 else 0.0,
-            tokens=statistics.tokens,
+        return replace(
+            judged(W_OI, kept.weight, statistics, (*_damping(kept), *warnings)),
             damp_percent=kept.damp_percent,
             order=str(kept.order),
             refined=kept.refined if self._config.refine_rounds else None,
-            warnings=(*input_warnings(statistics), *_damping(kept), *warnings),
         )
 
     def _attempts(self, target_OI: torch.Tensor, prepared: PreparedInputs) -> list[_Attempt]:
@@ -150,8 +144,8 @@ class GPTQQuantizer(BaseQuantizer[PreparedInputs | None]):
         if judges.mismatch is not None:
             alpha, beta = config.mismatch_alpha, config.stream_beta
             wanted_OI = wanted_change(W_OI, judges.mismatch, alpha=alpha, beta=beta)
-        judged = TargetLoss(W_OI, judges.hessian_II, wanted_OI)
-        return min(attempts, key=lambda attempt: judged.of(attempt.weight.dequantize()))
+        target_loss = TargetLoss(W_OI, judges.hessian_II, wanted_OI)
+        return min(attempts, key=lambda attempt: target_loss.of(attempt.weight.dequantize()))
 
     def _target(self, statistics: InputStatistics) -> Target | None:
         mismatch, config = statistics.mismatch, self._config

@@ -18,7 +18,7 @@ from typing import Final
 
 import torch
 
-from core.environment import match_kernel_threads
+from core.environment import use_threads
 from core.matmul import times_transposed
 from core.preflight.rates import MachineRates, known_rates, rates_file
 from core.profile import Work
@@ -72,13 +72,11 @@ def measure_rates() -> MachineRates:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    match_kernel_threads()
+    use_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        match_kernel_threads()
+        use_threads(threads)
 
 
 def _rate(amount: float, work: Callable[[], object]) -> float:
