@@ -45,7 +45,7 @@ FROM worker-packages AS worker-code
 COPY . .
 COPY --from=dashboard /src/api/static api/static
 # Kernels are compiled here, not by the first job; from / so that the installed package is the one that is imported.
-RUN pip install --no-deps --force-reinstall . && cd / && python -m core.solver.warm_up
+RUN pip install --no-deps --force-reinstall . && cd / && python -m core.warm_up
 
 FROM base AS api
 COPY --from=api-code /venv /venv

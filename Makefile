@@ -37,7 +37,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python web/dashboard.py
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[api,engine,dev]'
-	@$(BIN)/python -m core.solver.warm_up
+	@$(BIN)/python -m core.warm_up
 	@touch $@
 
 # Does nothing where the page's sources have not changed.

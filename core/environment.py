@@ -69,7 +69,7 @@ def use_threads(threads: int) -> None:
 def match_kernel_threads() -> None:
     """Gives the compiled kernels as many threads as torch has here, so that a job keeps to its share of the machine.
 
-    Without Numba there are none; `core.solver.compiled` says so.
+    Without Numba there are none; `core.kernels.compiled` says so.
     """
     try:
         import numba  # noqa: PLC0415 - may be missing

@@ -37,5 +37,5 @@ def _compiled() -> Path:
     variables = {**os.environ, "NUMBA_CACHE_DIR": str(COMPILED)}
     with Path(__file__).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run([sys.executable, "-m", "core.solver.warm_up"], cwd=ROOT, env=variables, check=True)
+        subprocess.run([sys.executable, "-m", "core.warm_up"], cwd=ROOT, env=variables, check=True)
     return COMPILED

@@ -1,6 +1,6 @@
 """Where the children of a worker keep compiled kernels: a folder for each version of their sources and of Numba.
 
-What was installed is taken over into an empty folder only (`core.solver.installed`), so that a new version needs a new
+What was installed is taken over into an empty folder only (`core.kernels.installed`), so that a new version needs a new
 one.
 """
 
@@ -11,7 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parent.parent / "core" / "solver"
+SOURCES = Path(__file__).resolve().parent.parent / "core" / "kernels"
 
 
 def kernel_folder(cache_dir: Path) -> Path:

@@ -22,6 +22,8 @@ from torch import nn
 from torch.nn import functional
 from transformers.activations import SiLUActivation
 
+from core.device import CPU
+
 PART_NUMBERS: Final = 1 << 17
 """What a part of a norm holds: half a megabyte in float32, which the second-level cache has room for."""
 MIN_ROWS: Final = 32
@@ -90,7 +92,7 @@ def _is_plainly_gated(forward: Forward, make_act: Callable[[], Any]) -> bool:
     if len(signature(forward).parameters) != len(("self", "x")):
         return False
     generator = torch.Generator().manual_seed(0)
-    x, gate, up, down = (torch.randn(_SAMPLE, generator=generator).bfloat16() for _ in range(4))
+    x, gate, up, down = (torch.randn(_SAMPLE, generator=generator, device=CPU).bfloat16() for _ in range(4))
     try:
         stand_in = SimpleNamespace(
             gate_proj=lambda x: x @ gate.T,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from core.kernels.compiled import trouble
 from core.solver import reference
-from core.solver.compiled import trouble
 
 
 def solve_columns(
@@ -21,14 +21,14 @@ def solve_columns(
     """
     match W_OC.device.type:
         case "cpu" if trouble() is None:
-            from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+            from core.kernels import numba_solver  # noqa: PLC0415 - may be missing
 
-            run = numba_kernels.solve_columns
+            run = numba_solver.solve_columns
         case "cuda":
             # Triton comes with torch's CUDA builds only.
-            from core.solver import triton_kernels  # noqa: PLC0415
+            from core.kernels import triton_solver  # noqa: PLC0415
 
-            run = triton_kernels.solve_columns
+            run = triton_solver.solve_columns
         case _:
             run = reference.solve_columns
     return run(W_OC, U_CC, scales_OC, zeros_OC, top_code)
@@ -43,9 +43,9 @@ def best_candidate(
     """
     run = reference.best_candidate
     if W_OGS.device.type == "cpu" and trouble() is None:
-        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+        from core.kernels import numba_solver  # noqa: PLC0415 - may be missing
 
-        run = numba_kernels.best_candidate
+        run = numba_solver.best_candidate
     return run(W_OGS, cost_GS, scales_OGK, zero, top_code)
 
 
@@ -60,9 +60,9 @@ def best_scale_and_zero(
     """
     run = reference.best_scale_and_zero
     if W_OGS.device.type == "cpu" and trouble() is None:
-        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+        from core.kernels import numba_solver  # noqa: PLC0415 - may be missing
 
-        run = numba_kernels.best_scale_and_zero
+        run = numba_solver.best_scale_and_zero
     return run(W_OGS, cost_GS, scales_OGK, zeros_OG, top_code)
 
 
@@ -76,7 +76,7 @@ def refine_codes(
     """
     run = reference.refine_codes
     if G_OC.device.type == "cpu" and trouble() is None:
-        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing
+        from core.kernels import numba_solver  # noqa: PLC0415 - may be missing
 
-        run = numba_kernels.refine_codes
+        run = numba_solver.refine_codes
     return run(G_OC, H_CC, codes_OC, scales_O, top_code)

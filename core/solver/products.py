@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from core.kernels.compiled import trouble
 from core.profile import Work, count
-from core.solver.compiled import trouble
 
 # Columns per block of the triangle: where torch's products reach their full rate and little is computed in vain.
 BLOCK_COLUMNS = 128
@@ -46,7 +46,7 @@ class FloatRows:
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """Tokens as `bfloat16_kernels` reads them, in chunks."""
+    """Tokens as `numba_products` reads them, in chunks."""
 
     chunks: Sequence[torch.Tensor]
     tokens: int
@@ -54,35 +54,35 @@ class PackedRows:
     def add_gram(self, upper_II: torch.Tensor) -> None:
         """See FloatRows."""
         _count_gram(self.tokens, upper_II, "bfloat16")
-        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
 
         for chunk in self.chunks:
-            bfloat16_kernels.add_products(upper_II, chunk, chunk, upper=True)
+            numba_products.add_products(upper_II, chunk, chunk, upper=True)
 
     def add_cross(self, sum_JI: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_JI, "bfloat16")
-        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
 
-        for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
-            bfloat16_kernels.add_products(sum_JI, bfloat16_kernels.pack(other), chunk, upper=False)
+        for other, chunk in zip(torch.split(other_NJ, numba_products.CHUNK_TOKENS), self.chunks, strict=True):
+            numba_products.add_products(sum_JI, numba_products.pack(other), chunk, upper=False)
 
     def add_crossed(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_IJ, "bfloat16")
-        from core.solver import bfloat16_kernels  # noqa: PLC0415 - as in rows_of
+        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
 
-        for other, chunk in zip(torch.split(other_NJ, bfloat16_kernels.CHUNK_TOKENS), self.chunks, strict=True):
-            bfloat16_kernels.add_products(sum_IJ, chunk, bfloat16_kernels.pack(other), upper=False)
+        for other, chunk in zip(torch.split(other_NJ, numba_products.CHUNK_TOKENS), self.chunks, strict=True):
+            numba_products.add_products(sum_IJ, chunk, numba_products.pack(other), upper=False)
 
 
 def rows_of(X_NI: torch.Tensor) -> FloatRows | PackedRows:
     """Makes rows of any float dtype ready to be multiplied; one form serves every product that they take part in."""
     if X_NI.dtype is torch.bfloat16 and X_NI.device.type == "cpu" and trouble() is None:
-        from core.solver import bfloat16_kernels  # noqa: PLC0415 - Numba may be missing
+        from core.kernels import numba_products  # noqa: PLC0415 - Numba may be missing
 
-        if bfloat16_kernels.is_available():
-            chunks = [bfloat16_kernels.pack(chunk) for chunk in torch.split(X_NI, bfloat16_kernels.CHUNK_TOKENS)]
+        if numba_products.is_available():
+            chunks = [numba_products.pack(chunk) for chunk in torch.split(X_NI, numba_products.CHUNK_TOKENS)]
             return PackedRows(chunks, X_NI.shape[0])
     return FloatRows(X_NI.float())
 

@@ -17,12 +17,12 @@ from core.checkpoint.scan import scan_weights
 from core.environment import forward_dtype, kernels_serve_one_thread, numerics_profile
 from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError
 from core.events import WarningRaised
+from core.kernels.compiled import trouble
 from core.model.experts import Feed, set_feed
 from core.model.skeleton import Skeleton
 from core.preflight.checks import check_config
 from core.preflight.source import inspect_source
 from core.quantizers.dispatch import PerLinear
-from core.solver.compiled import trouble
 from core.steps.run import OpenRun, RunRequest
 
 

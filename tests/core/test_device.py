@@ -27,7 +27,8 @@ OF_THE_CPU = (
     "checkpoint/",
     "formats/",
     "environment.py",
-    *(f"solver/{name}.py" for name in ("bfloat16_kernels", "compiled", "numba_kernels")),
+    "kernels/numba_",
+    "kernels/compiled.py",
 )
 """What reads, writes and packs, and the kernels that Numba compiles: on the CPU by their nature."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.solver.installed import take_over_installed
+from core.kernels.installed import take_over_installed
 from tests.core.tiny import byte_tokenizer, tiny_model
 from tests.kernels import ROOT, compiled_kernels
 from worker.kernels import kernel_folder
@@ -29,20 +29,20 @@ import torch
 from core.calibration.windows import CalibrationWindows
 from core.configs import GPTQConfig
 from core.pipeline import quantize_checkpoint
-from core.solver import bfloat16_kernels, numba_kernels
+from core.kernels import numba_products, numba_solver
 
 source, out = map(Path, sys.argv[1:])
 tokens = torch.randint(0, 256, (16, 32), generator=torch.Generator().manual_seed(1))
 windows = CalibrationWindows(tokens_NT=tokens, sha256="0" * 64, tokens_available=tokens.numel())
 sym = not source.name.startswith("asymmetric")
 quantize_checkpoint(source, out, GPTQConfig(bits=4, group_size=32, sym=sym, refine_rounds=1), windows)
-kernels = [k for m in (numba_kernels, bfloat16_kernels) for k in vars(m).values() if hasattr(k, "stats")]
+kernels = [k for m in (numba_solver, numba_products) for k in vars(m).values() if hasattr(k, "stats")]
 stats = [kernel.stats for kernel in kernels if kernel.__module__.startswith("core.")]
 print(json.dumps({
     "folders": sorted({stat.cache_path for stat in stats}),
     "hits": sum(sum(stat.cache_hits.values()) for stat in stats),
     "misses": sum(sum(stat.cache_misses.values()) for stat in stats),
-    "package": str(Path(numba_kernels.__file__).parents[2]),
+    "package": str(Path(numba_solver.__file__).parents[2]),
 }))
 """
 
@@ -52,7 +52,7 @@ def package(tmp_path: Path) -> Iterator[Path]:
     """Our engine as an image has it: its kernels compiled beside the sources, where nobody may write any more."""
     site = tmp_path / "site"
     shutil.copytree(ROOT / "core", site / "core", ignore=shutil.ignore_patterns("__pycache__"))
-    beside = site / "core" / "solver" / "__pycache__"
+    beside = site / "core" / "kernels" / "__pycache__"
     shutil.copytree(compiled_kernels(), beside)
     for path in (*beside.iterdir(), beside, beside.parent):
         path.chmod(0o555 if path.is_dir() else 0o444)

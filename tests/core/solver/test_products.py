@@ -4,7 +4,7 @@ import numba
 import pytest
 import torch
 
-from core.solver import bfloat16_kernels
+from core.kernels import numba_products
 from core.solver.products import FloatRows, PackedRows, rows_of
 from tests.core.solver.problems import correlated_inputs
 
@@ -50,7 +50,7 @@ def test_rows_without_tokens_add_nothing() -> None:
 
 def test_bfloat16_is_packed_where_the_processor_multiplies_it() -> None:
     """The instruction decides about bfloat16 rows; float32 rows are never rounded."""
-    kind = PackedRows if bfloat16_kernels.is_available() else FloatRows
+    kind = PackedRows if numba_products.is_available() else FloatRows
     assert isinstance(rows_of(torch.ones(2, 3, dtype=torch.bfloat16)), kind)
     assert isinstance(rows_of(torch.ones(2, 3)), FloatRows)
 

@@ -1,4 +1,4 @@
-"""Compiles the CPU's kernels into Numba's cache, so that no run waits for it: `python -m core.solver.warm_up`.
+"""Compiles the CPU's kernels into Numba's cache, so that no run waits for it: `python -m core.warm_up`.
 
 Run when the package is installed and when an image is built. On another kind of processor the first run compiles anew.
 """

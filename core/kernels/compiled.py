@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from core.environment import match_kernel_threads
-from core.solver.installed import take_over_installed
+from core.kernels.installed import take_over_installed
 
 _TROUBLE = (
     "The compiled kernels cannot be used ({reason}): plain torch solves instead, with the same results in many times "
@@ -21,19 +21,19 @@ _WIDTH = 16
 def trouble() -> str | None:
     """Returns None where the kernels run here, else a sentence for the user; tries them on a few numbers."""
     try:
-        from core.solver import numba_kernels  # noqa: PLC0415 - may be missing, which is the question
+        from core.kernels import numba_solver  # noqa: PLC0415 - may be missing, which is the question
     except (ImportError, OSError, RuntimeError) as error:
         return _TROUBLE.format(reason=error)
-    looked_in = numba_kernels._solve_columns.stats.cache_path  # noqa: SLF001 - asked of any kernel, all lie together
+    looked_in = numba_solver._solve_columns.stats.cache_path  # noqa: SLF001 - asked of any kernel, all lie together
     if looked_in is not None:
-        take_over_installed(Path(numba_kernels.__file__).parent / "__pycache__", Path(looked_in))
+        take_over_installed(Path(numba_solver.__file__).parent / "__pycache__", Path(looked_in))
     from numba.core.errors import NumbaError  # noqa: PLC0415 - it is there if the kernels are
 
     match_kernel_threads()
     square = torch.eye(_WIDTH)
     ones = torch.ones(_WIDTH, _WIDTH)
     try:
-        numba_kernels.solve_columns(square.clone(), square, ones, ones, 1)
+        numba_solver.solve_columns(square.clone(), square, ones, ones, 1)
     except (NumbaError, RuntimeError, OSError) as error:
         return _TROUBLE.format(reason=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     return None

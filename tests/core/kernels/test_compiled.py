@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from core.configs import GPTQConfig
 from core.formats.gptq import from_gptq_tensors
-from core.solver import compiled, kernels, numba_kernels
+from core.kernels import compiled, numba_solver
+from core.solver import kernels
 from tests.core.tiny import write_tiny_model
 
 RUN = """
@@ -29,7 +30,7 @@ main()
 FIRST_USE = """
 import torch
 torch.set_num_threads(1)
-from core.solver.compiled import trouble
+from core.kernels.compiled import trouble
 print(trouble(), torch.get_num_threads())
 """
 
@@ -82,7 +83,7 @@ def test_kernels_that_do_not_compile_are_named_and_not_used(asked_anew: None, mo
 
     assert compiled.trouble() is None
     compiled.trouble.cache_clear()
-    monkeypatch.setattr(numba_kernels, "solve_columns", refuse)
+    monkeypatch.setattr(numba_solver, "solve_columns", refuse)
     assert "no locator available" in str(compiled.trouble())
     W_OC = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     codes_OC, _ = kernels.solve_columns(W_OC, torch.eye(8), torch.full((4, 8), 0.1), torch.full((4, 8), 8.0), 15)
@@ -93,8 +94,8 @@ def test_the_default_config_solves_with_plain_torch(asked_anew: None, monkeypatc
     """No kernel is reached behind the choice: with Numba's module gone the default options still solve."""
     from core.solver.gptq import prepare_set, solve  # noqa: PLC0415 - after the module is hidden
 
-    monkeypatch.setitem(sys.modules, "core.solver.numba_kernels", None)
-    monkeypatch.delattr("core.solver.numba_kernels")
+    monkeypatch.setitem(sys.modules, "core.kernels.numba_solver", None)
+    monkeypatch.delattr("core.kernels.numba_solver")
     generator = torch.Generator().manual_seed(0)
     X_NI, W_OI = (torch.randn(rows, 32, generator=generator) for rows in (64, 8))
     config = GPTQConfig(bits=4, group_size=32)

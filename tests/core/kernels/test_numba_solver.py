@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.solver import grid, numba_kernels, reference
+from core.kernels import numba_solver
+from core.solver import grid, reference
 from core.solver.factor import factorize
 from core.solver.rtn import round_to_nearest
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
@@ -20,7 +21,7 @@ def test_the_column_kernel_equals_the_reference(bits: int, width: int) -> None:
     fitted = grid.minmax_grid(W_OC[:, None, :], bits=bits, sym=False)
     scales = fitted.scales_OG.expand(-1, width).contiguous()
     zeros = fitted.zeros_OG.expand(-1, width).contiguous()
-    codes, residuals = numba_kernels.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
+    codes, residuals = numba_solver.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
     expected, expected_residuals = reference.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
     same = codes == expected
     assert float(same.float().mean()) > 0.999
@@ -37,7 +38,7 @@ def test_the_code_refinement_kernel_equals_the_reference(bits: int, width: int) 
     # From codes that are off, so that there is something to move.
     wrong = replace(start, codes_OI=start.codes_OI // 2)
     results = []
-    for run in (numba_kernels.refine_codes, reference.refine_codes):
+    for run in (numba_solver.refine_codes, reference.refine_codes):
         codes_OC, scales_O = wrong.codes_OI.float(), wrong.scales_OG[:, 0].float()
         gradient_OC = (wrong.dequantize() - target_OC) @ H_CC
         moves_OC = run(gradient_OC, H_CC, codes_OC, scales_O, grid.top_code(bits))
@@ -57,7 +58,7 @@ def test_the_search_kernel_equals_the_reference(bits: int) -> None:
     widest = grid.minmax_grid(W_OGS, bits=bits, sym=True)
     scales = grid.stored_scale(widest.scales_OG[..., None] * torch.linspace(1.0, 0.4, 13))
     scales[..., ::2] *= -1
-    best = numba_kernels.best_candidate(W_OGS, cost_GS, scales, 2 ** (bits - 1), grid.top_code(bits))
+    best = numba_solver.best_candidate(W_OGS, cost_GS, scales, 2 ** (bits - 1), grid.top_code(bits))
     expected = reference.best_candidate(W_OGS, cost_GS, scales, 2 ** (bits - 1), grid.top_code(bits))
     assert float((best == expected).float().mean()) > 0.98
     assert len(best.unique()) > 3
@@ -70,7 +71,7 @@ def test_the_search_for_zeros_equals_the_reference(bits: int) -> None:
     cost_GS = torch.rand(3, 24, generator=torch.Generator().manual_seed(6))
     start = grid.minmax_grid(W_OGS, bits=bits, sym=False)
     scales = grid.stored_scale(start.scales_OG[..., None] * torch.linspace(1.0, 0.4, 13))
-    found = numba_kernels.best_scale_and_zero(W_OGS, cost_GS, scales, start.zeros_OG, grid.top_code(bits))
+    found = numba_solver.best_scale_and_zero(W_OGS, cost_GS, scales, start.zeros_OG, grid.top_code(bits))
     expected = reference.best_scale_and_zero(W_OGS, cost_GS, scales, start.zeros_OG, grid.top_code(bits))
     for compiled, plain in zip(found, expected, strict=True):
         assert float((compiled == plain).float().mean()) > 0.98

@@ -11,7 +11,7 @@ def test_the_triton_kernel_equals_the_reference() -> None:
 
     Widths that are no power of two and rows that fill no whole tile are among them.
     """
-    command = [sys.executable, "-m", "tests.core.solver.triton_problems"]
+    command = [sys.executable, "-m", "tests.core.kernels.triton_problems"]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from core.solver import grid, reference, triton_kernels
+from core.kernels import triton_solver
+from core.solver import grid, reference
 from core.solver.factor import factorize
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
 
@@ -16,7 +17,7 @@ def agreement(bits: int, rows: int, width: int) -> dict[str, float]:
     U_CC = factorize(hessian_of(correlated_inputs(200, width)), 0.05).U_II
     fitted = grid.minmax_grid(W_OC[:, None, :], bits=bits, sym=False)
     scales, zeros = (part.expand(-1, width).contiguous() for part in (fitted.scales_OG, fitted.zeros_OG))
-    codes, residuals = triton_kernels.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
+    codes, residuals = triton_solver.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
     expected, expected_residuals = reference.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))
     same = (codes == expected).all(dim=1)
     distance = (residuals - expected_residuals)[same].abs().max()

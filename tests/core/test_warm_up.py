@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from core import warm_up
+from core.kernels import numba_products, numba_solver
+
+
+def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
+    """What the default options call has a compiled form, the dot-product instruction's sums where there is one."""
+    warm_up.warm_up()
+    kernels = [
+        numba_solver._solve_columns,
+        numba_solver._best_candidate,
+        numba_solver._best_scale_and_zero,
+        numba_solver._refine_codes,
+    ]
+    if numba_products.is_available():
+        kernels += [numba_products._pack, numba_products._add_products]
+    assert all(kernel.signatures for kernel in kernels)
