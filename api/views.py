@@ -84,6 +84,7 @@ def job_view(job: Job) -> JobView:
         finished_at=job.finished_at,
         pinned=job.pinned,
         expires_at=job.expires_at,
+        expiry_warned_at=job.expiry_warned_at,
         links=_links(job.id),
     )
 
@@ -179,6 +180,7 @@ def calibration_set_view(stored: CalibrationSet, facts: TextFacts | None = None)
         warnings=[] if facts is None else list(facts.warnings),
         pinned=stored.pinned,
         expires_at=stored.expires_at,
+        expiry_warned_at=stored.expiry_warned_at,
     )
 
 

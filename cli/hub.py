@@ -1,4 +1,4 @@
-"""What `bitmill hub-token`, `jobs publish` and `jobs keep` do, over HTTP."""
+"""What `bitmill hub-token` and `jobs publish` do, over HTTP."""
 
 from __future__ import annotations
 
@@ -39,18 +39,6 @@ def publish_job(job_id: str, repo: str, *, public: bool, url: str | None, api_ke
     with ServiceClient(client_settings(url, api_key)) as client:
         publication = client.post(f"/v1/jobs/{job_id}:publish", {"repo": repo, "private": not public})
     _say(publication, f"{publication['id']} is {publication['state']}: a worker uploads to {repo}.", as_json=as_json)
-
-
-def keep_job(
-    job_id: str, *, pin: bool | None, until: str | None, url: str | None, api_key: str | None, as_json: bool
-) -> None:
-    """Sets how long a job's files are kept."""
-    wishes = {"pinned": pin, "expires_at": until}
-    with ServiceClient(client_settings(url, api_key)) as client:
-        changes = {name: value for name, value in wishes.items() if value is not None}
-        job = client.patch(f"/v1/jobs/{job_id}", changes)
-    ends = "pinned" if job["pinned"] else f"kept until {job['expires_at'] or 'the service says otherwise'}"
-    _say(job, f"{job_id} is {ends}.", as_json=as_json)
 
 
 def _say(value: dict[str, Any], words: str, *, as_json: bool) -> None:

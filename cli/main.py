@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from cli.commands import admin, batches, compare, hub, jobs, keys, local, models, service, webhooks, workers
+from cli.commands import (
+    admin,
+    batches,
+    calibration,
+    compare,
+    hub,
+    jobs,
+    keys,
+    local,
+    models,
+    service,
+    webhooks,
+    workers,
+)
 from cli.errors import MEANINGS, CliError, complaint_from
 from cli.output import complain
 from core.errors import CoreError
@@ -35,6 +48,7 @@ def build_app() -> typer.Typer:
     app.add_typer(jobs.build_app(), name="jobs")
     app.add_typer(batches.build_app(), name="batches")
     app.add_typer(models.build_app(), name="models")
+    app.add_typer(calibration.build_app(), name="calibration")
     app.add_typer(workers.build_app(), name="workers")
     app.add_typer(webhooks.build_app(), name="webhooks")
     app.add_typer(keys.build_app(), name="keys")

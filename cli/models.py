@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from cli.client import ServiceClient
 from cli.errors import CliError, ExitCode
+from cli.keeping import kept_text
 from cli.model_pack import PackedFolder, SentStream, file_pieces
 from cli.output import age_text, bytes_text, err, out, print_json
 from cli.progress_view import ProgressState, progress_view
@@ -70,16 +71,6 @@ def show_model(model_id: str, *, url: str | None, api_key: str | None, as_json: 
         console.print(f"{file['sha256']}  {file['name']}  ({bytes_text(file['size_bytes'])})", style="dim")
 
 
-def delete_model(model_id: str, *, url: str | None, api_key: str | None, as_json: bool) -> None:
-    """Removes a model for good."""
-    with ServiceClient(client_settings(url, api_key)) as client:
-        client.delete(f"{PATH}/{model_id}")
-    if as_json:
-        print_json({"id": model_id, "deleted": True})
-    else:
-        out().print(f"{model_id} is deleted.")
-
-
 def model_table(models: Sequence[dict[str, Any]]) -> Table:
     """Returns one row per model."""
     from rich.table import Table
@@ -88,7 +79,6 @@ def model_table(models: Sequence[dict[str, Any]]) -> Table:
     for column in ("ID", "NAME", "TYPE", "SIZE", "FILES", "STORED", "KEPT"):
         table.add_column(column, no_wrap=column == "ID", justify="right" if column in {"SIZE", "FILES"} else "left")
     for model in models:
-        kept = "pinned" if model["pinned"] else model["expires_at"] or "-"
         table.add_row(
             model["id"],
             model["name"],
@@ -96,7 +86,7 @@ def model_table(models: Sequence[dict[str, Any]]) -> Table:
             bytes_text(model["size_bytes"]),
             str(model["files"]),
             age_text(model["created_at"]),
-            kept,
+            kept_text(model),
         )
     return table
 

@@ -53,6 +53,10 @@ FormatOption = Annotated[
         rich_help_panel=GRID,
     ),
 ]
+PinOption = Annotated[bool | None, typer.Option("--pin/--no-pin", help="Keep it whatever the time says.")]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="When it goes, like 2030-01-01T00:00:00Z.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors as JSON on stderr.")]
 UrlOption = Annotated[
     str | None,

@@ -143,7 +143,7 @@ class Job:
     attempt numbers every claim and never falls; failures counts what the retry budget counts.
     resolved: what the worker found out (model_sha, calibration_sha256, engine, fingerprint).
     evaluation: measured quality. lease_expires_at and worker_id are set while a worker holds the job, else None.
-    expires_at: when its files go, unless they are pinned.
+    expires_at: when its files go, unless they are pinned. expiry_warned_at: when its history told of that.
     deadline_at: when it fails unless it is over by then.
     """
 
@@ -179,6 +179,7 @@ class Job:
     finished_at: datetime | None
     pinned: bool
     expires_at: datetime | None
+    expiry_warned_at: datetime | None
 
 
 DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -446,7 +447,10 @@ class NewCalibrationSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSet:
-    """A stored calibration text, named by its content. format: text or jsonl. The bytes lie in the object store."""
+    """A stored calibration text, named by its content. format: text or jsonl. The bytes lie in the object store.
+
+    expires_at: when it goes, unless it is pinned. expiry_warned_at: when its owner was told of that.
+    """
 
     id: str
     owner_key_id: str
@@ -458,3 +462,4 @@ class CalibrationSet:
     created_at: datetime
     pinned: bool
     expires_at: datetime | None
+    expiry_warned_at: datetime | None

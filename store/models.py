@@ -29,7 +29,10 @@ class NewUploadedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedModel:
-    """A stored model, named by its content: sha256 is that of `checksums` over its files, size_bytes their sum."""
+    """A stored model, named by its content: sha256 is that of `checksums` over its files, size_bytes their sum.
+
+    expires_at: when it goes, unless it is pinned. expiry_warned_at: when its owner was told of that.
+    """
 
     id: str
     owner_key_id: str
@@ -41,6 +44,7 @@ class UploadedModel:
     created_at: datetime
     pinned: bool
     expires_at: datetime | None
+    expiry_warned_at: datetime | None
 
 
 def checksums(files: Iterable[ModelFile]) -> str:

@@ -91,6 +91,7 @@ calibration_sets = Table(
     _time("created_at"),
     Column("pinned", Boolean, nullable=False, server_default=false()),
     _time("expires_at", nullable=True),
+    _time("expiry_warned_at", nullable=True),
     UniqueConstraint("owner_key_id", "sha256", name="uq_calibration_sets_owner_sha256"),
     Index("ix_calibration_sets_sha256", "sha256"),
 )
@@ -107,6 +108,7 @@ uploaded_models = Table(
     _time("created_at"),
     Column("pinned", Boolean, nullable=False, server_default=false()),
     _time("expires_at", nullable=True),
+    _time("expiry_warned_at", nullable=True),
     UniqueConstraint("owner_key_id", "sha256", name="uq_uploaded_models_owner_sha256"),
 )
 
@@ -393,6 +395,8 @@ webhooks = Table(
     Column("place_position", BigInteger, nullable=False),
     _text("place_job_id"),
     Column("place_seq", BigInteger, nullable=False),
+    # Apart from the kinds of events, which is all that workers of earlier versions can read.
+    Column("notices", Document, nullable=False, server_default=text("'[]'")),
     Index("ix_webhooks_owner", "owner_key_id", "created_at"),
 )
 

@@ -9,8 +9,11 @@ from enum import StrEnum
 from typing import Any
 
 from store.jobs import EventKind
+from store.kept import NoticeKind
 
+WebhookKind = EventKind | NoticeKind
 TEST_TYPE = "webhook.test"
+JOB_TYPES = "job."
 RETRY_SECONDS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """How long after each failed attempt the next one comes; after the last of them the delivery has failed."""
 
@@ -34,7 +37,7 @@ class NewWebhook:
     all_owners: bool
     name: str
     url: str
-    kinds: tuple[EventKind, ...]
+    kinds: tuple[WebhookKind, ...]
     secret_sealed: str
 
 
@@ -47,7 +50,7 @@ class Webhook:
     all_owners: bool
     name: str
     url: str
-    kinds: tuple[EventKind, ...]
+    kinds: tuple[WebhookKind, ...]
     secret_sealed: str
     enabled: bool
     disabled_reason: str
@@ -85,4 +88,11 @@ class Parcel:
 
 def event_type(kind: str) -> str:
     """Returns what a message about an event is called, such as `job.succeeded`."""
-    return f"job.{kind}"
+    return str(kind) if isinstance(kind, NoticeKind) else f"{JOB_TYPES}{kind}"
+
+
+def kind_of(message_type: str) -> WebhookKind:
+    """Turns the name of a message back into what it tells of; raises ValueError where there is none of that name."""
+    if message_type.startswith(JOB_TYPES):
+        return EventKind(message_type.removeprefix(JOB_TYPES))
+    return NoticeKind(message_type)

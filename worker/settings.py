@@ -65,7 +65,7 @@ class WorkerSettings(StoreSettings):
     no row refers to are kept; it must exceed the longest upload of a whole artifact.
     artifact_days, calibration_days, model_days: how long files of finished jobs, uploaded texts and uploaded models are
     kept; None: for ever. model_cache_bytes: of uploaded models that this machine keeps at hand; those in use stay.
-    expiry_notice_hours: how long before a job's files go its history says so.
+    expiry_notice_hours: how long before something goes its owner is warned.
     device: what this worker's jobs run on, one device or several, as in cuda:0,cuda:1; operators and routing see which
     kind it is.
     activation_memory: what a job's calibration batches may hold in memory, such as 2GB; None: half of what is free.

@@ -24,8 +24,7 @@ from api.schemas.webhooks import (
     plainly_refused,
 )
 from api.services import Services
-from store.jobs import EventKind
-from store.webhooks import Delivery, Webhook, event_type
+from store.webhooks import Delivery, Webhook, WebhookKind, event_type, kind_of
 from store.webhooks import NewWebhook as StoredWebhook
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -226,5 +225,5 @@ def _new_secret() -> str:
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
-def _kinds(events: Sequence[str]) -> tuple[EventKind, ...]:
-    return tuple(dict.fromkeys(EventKind(event.removeprefix("job.")) for event in events))
+def _kinds(events: Sequence[str]) -> tuple[WebhookKind, ...]:
+    return tuple(dict.fromkeys(kind_of(event) for event in events))

@@ -34,6 +34,7 @@ CALIBRATION_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T08:58:00Z",
     "pinned": False,
     "expires_at": None,
+    "expiry_warned_at": None,
     "warnings": [],
 }
 
@@ -50,6 +51,7 @@ UPLOADED_MODEL_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T08:50:00Z",
     "pinned": False,
     "expires_at": None,
+    "expiry_warned_at": None,
 }
 
 
@@ -97,7 +99,10 @@ class CalibrationSetView(BaseModel):
     )
     warnings: list[str] = Field(default_factory=list, description="What a look over the text found.")
     pinned: bool = Field(description="Kept whatever `expires_at` says.")
-    expires_at: datetime | None
+    expires_at: datetime | None = Field(description="When it goes, unless an unfinished job needs it then.")
+    expiry_warned_at: datetime | None = Field(
+        description="When webhooks were told that it goes; null again once it is pinned or has another time."
+    )
 
 
 class CalibrationSetList(BaseModel):
@@ -132,7 +137,10 @@ class UploadedModelView(BaseModel):
     contents: list[ModelFileView] | None = Field(default=None, description="By name; a list leaves them out.")
     created_at: datetime
     pinned: bool = Field(description="Kept whatever `expires_at` says.")
-    expires_at: datetime | None
+    expires_at: datetime | None = Field(description="When it goes, unless an unfinished job needs it then.")
+    expiry_warned_at: datetime | None = Field(
+        description="When webhooks were told that it goes; null again once it is pinned or has another time."
+    )
 
 
 class UploadedModelList(BaseModel):

@@ -59,6 +59,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "finished_at": None,
     "pinned": False,
     "expires_at": None,
+    "expiry_warned_at": None,
     "links": {
         "self": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607",
         "progress": "/v1/jobs/job_0199b2c4d5e67f0190a1b2c3d4e5f607/progress",

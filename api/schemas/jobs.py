@@ -105,6 +105,9 @@ class JobView(BaseModel):
     finished_at: datetime | None
     pinned: bool = Field(description="Its files stay whatever `expires_at` says.")
     expires_at: datetime | None = Field(description="When its files go; the history tells of it before.")
+    expiry_warned_at: datetime | None = Field(
+        description="When the history told of it; null again once it is pinned or has another time."
+    )
     links: JobLinks
 
 

@@ -33,7 +33,8 @@ class KeepChanges(Strict):
 
     pinned: bool = Field(default=False, description="Kept whatever the time says.")
     expires_at: Moment | None = Field(
-        default=None, description="When it goes; null: by the service's rule, if it has one."
+        default=None,
+        description="When it goes, after a warning; one that is past: after the notice. Null: by the service's rule.",
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from api.schemas.options import Strict
 from api.schemas.requests import printable
 from store.jobs import EventKind
+from store.kept import NoticeKind
 from store.webhooks import DeliveryState
 
 WEBHOOK_EXAMPLE: dict[str, Any] = {
@@ -77,8 +78,15 @@ EventType = Literal[
     "job.cancelled",
     "job.artifacts_expiring",
     "job.artifacts_expired",
+    "calibration_set.expiring",
+    "calibration_set.expired",
+    "uploaded_model.expiring",
+    "uploaded_model.expired",
 ]
-Events = Annotated[list[EventType], Field(min_length=1, max_length=len(EventKind), description="What it tells of.")]
+Events = Annotated[
+    list[EventType],
+    Field(min_length=1, max_length=len(EventKind) + len(NoticeKind), description="What it tells of."),
+]
 DEFAULT_EVENTS: list[EventType] = ["job.succeeded", "job.failed", "job.cancelled"]
 
 

@@ -14,8 +14,10 @@ from cli.options import (
     CalibrationOptions,
     FormatOption,
     JsonOption,
+    PinOption,
     QuantizationOptions,
     TargetOption,
+    UntilOption,
     UrlOption,
     takes_options,
 )
@@ -171,18 +173,16 @@ def download(
 
 def keep(
     job_id: IdArgument,
-    pin: Annotated[bool | None, typer.Option("--pin/--no-pin", help="Keep the files whatever the time says.")] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="When they go, like 2030-01-01T00:00:00Z.")
-    ] = None,
+    pin: PinOption = None,
+    until: UntilOption = None,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Pin a job's files, or set when they go."""
-    from cli.hub import keep_job
+    from cli.keeping import keep as keep_it
 
-    keep_job(job_id, pin=pin, until=until, url=url, api_key=api_key, as_json=json_output)
+    keep_it(f"/v1/jobs/{job_id}", pin=pin, until=until, url=url, api_key=api_key, as_json=json_output)
 
 
 def publish(

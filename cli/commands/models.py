@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ApiKeyOption, JsonOption, UrlOption
+from cli.options import ApiKeyOption, JsonOption, PinOption, UntilOption, UrlOption
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="mdl_... as `models list` shows it.")]
 
@@ -18,6 +18,7 @@ def build_app() -> typer.Typer:
     app.command("upload")(upload)
     app.command("list")(list_models)
     app.command("show")(show)
+    app.command("keep")(keep)
     app.command("delete")(delete)
     return app
 
@@ -51,10 +52,26 @@ def show(
     show_model(model_id, url=url, api_key=api_key, as_json=json_output)
 
 
+def keep(
+    model_id: IdArgument,
+    pin: PinOption = None,
+    until: UntilOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Pin an uploaded model, or set when it goes."""
+    from cli.keeping import keep as keep_it
+    from cli.models import PATH
+
+    keep_it(f"{PATH}/{model_id}", pin=pin, until=until, url=url, api_key=api_key, as_json=json_output)
+
+
 def delete(
     model_id: IdArgument, url: UrlOption = None, api_key: ApiKeyOption = None, json_output: JsonOption = False
 ) -> None:
     """Delete an uploaded model; not while a job that is not over needs it."""
-    from cli.models import delete_model
+    from cli.keeping import remove
+    from cli.models import PATH
 
-    delete_model(model_id, url=url, api_key=api_key, as_json=json_output)
+    remove(f"{PATH}/{model_id}", url=url, api_key=api_key, as_json=json_output)

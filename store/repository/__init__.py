@@ -10,6 +10,7 @@ from store.repository.blobs import BlobPart
 from store.repository.catalog import CatalogPart
 from store.repository.checkpoints import CheckpointPart
 from store.repository.endings import EndingPart
+from store.repository.expiry import ExpiryPart
 from store.repository.history import HistoryPart
 from store.repository.keys import KeyPart
 from store.repository.leases import LeasePart
@@ -41,6 +42,7 @@ class Repository(
     LogPart,
     TransferPart,
     RetentionPart,
+    ExpiryPart,
     PublicationPart,
 ):
     """Every question and every change, on one open connection. Use it inside `Database.transaction()` only."""

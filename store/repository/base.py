@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,6 +76,11 @@ class RepositoryBase:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def _now(self) -> datetime:
+        """Returns the database's time."""
+        now: datetime = self._connection.execute(select(database_time())).scalar_one()
+        return now
 
     def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         return insert_into(table, self._connection.dialect.name)

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, select, true, update
+from sqlalchemy import and_, delete, select, true, update
 
 from store.errors import NotFoundError, WrongStateError
 from store.jobs import TERMINAL_STATES
+from store.kept import KeptKind
 from store.repository.base import RepositoryBase, owned
-from store.repository.clock import database_time
+from store.repository.terms import changed_term
 from store.tables import jobs
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Row, Table
 
-BATCH = 100
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A table with owner_key_id, created_at, pinned and expires_at. noun: what a row is called.
+    """A table with id, owner_key_id, name, size_bytes, created_at and the columns of a term.
 
-    used_by: the column of jobs that names a row. lasting: rows that no rule lets go.
+    path: where rows are over HTTP. used_by: the column of jobs that names a row.
+    lasting: rows that no rule lets go.
     """
 
+    kind: KeptKind
     table: Table
-    noun: str
+    path: str
     used_by: Column[str]
     lasting: ColumnElement[bool] = ~true()
+
+    @property
+    def noun(self) -> str:
+        """What a row is called."""
+        return self.kind.replace("_", " ")
 
 
 class KeptPart(RepositoryBase):
@@ -49,7 +54,7 @@ class KeptPart(RepositoryBase):
         """Sets some of pinned and expires_at; raises NotFoundError."""
         row = self._kept_row(kept, row_id, owner, lock=True)
         if changes:
-            statement = update(kept.table).where(kept.table.c.id == row_id).values(dict(changes))
+            statement = update(kept.table).where(kept.table.c.id == row_id).values(changed_term(changes))
             row = self._connection.execute(statement.returning(*kept.table.c)).one()
         return row
 
@@ -67,32 +72,3 @@ class KeptPart(RepositoryBase):
             raise WrongStateError(needing.id, needing.state, f"parted from its {kept.noun} {row_id}")
         self._connection.execute(update(jobs).where(kept.used_by == row_id).values({kept.used_by.name: None}))
         self._connection.execute(delete(kept.table).where(kept.table.c.id == row_id))
-
-    def _expire_kept(self, kept: Kept, keep_seconds: float | None) -> tuple[str, ...]:
-        """Removes rows whose time has come and that no unfinished job needs; returns their ids.
-
-        keep_seconds: since they were stored, for those without a time of their own; None: these stay.
-        """
-        table = kept.table
-        if keep_seconds is not None:
-            self._date_kept(kept, keep_seconds)
-        free = ~exists().where(kept.used_by == table.c.id, jobs.c.state.not_in(TERMINAL_STATES))
-        due = (
-            select(table.c.id)
-            .where(table.c.expires_at <= database_time(), ~table.c.pinned, free, ~kept.lasting)
-            .limit(BATCH)
-            .with_for_update(skip_locked=True)
-        )
-        ids = tuple(self._connection.execute(due).scalars())
-        for row_id in ids:
-            self._delete_kept(kept, row_id)
-        return ids
-
-    def _date_kept(self, kept: Kept, keep_seconds: float) -> None:
-        table = kept.table
-        undated = select(table.c.id, table.c.created_at).where(
-            table.c.expires_at.is_(None), ~table.c.pinned, ~kept.lasting
-        )
-        for row in self._connection.execute(undated.limit(BATCH)).all():
-            expires_at = row.created_at + timedelta(seconds=keep_seconds)
-            self._connection.execute(update(table).where(table.c.id == row.id).values(expires_at=expires_at))

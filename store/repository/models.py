@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select
 
 from store.ids import IdPrefix, new_id
+from store.kept import KeptKind
 from store.models import ModelFile, NewUploadedModel, UploadedModel, content_sha256
 from store.repository.base import owned
 from store.repository.clock import database_time
@@ -17,7 +18,12 @@ from store.tables import jobs, model_files, uploaded_models
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-MODELS = Kept(table=uploaded_models, noun="uploaded model", used_by=jobs.c.uploaded_model_id)
+MODELS = Kept(
+    kind=KeptKind.UPLOADED_MODEL,
+    table=uploaded_models,
+    path="/v1/uploaded-models",
+    used_by=jobs.c.uploaded_model_id,
+)
 
 
 class ModelPart(KeptPart):
@@ -93,13 +99,6 @@ class ModelPart(KeptPart):
         """
         self._delete_kept(MODELS, model_id, owner)
 
-    def expire_uploaded_models(self, keep_seconds: float | None) -> tuple[str, ...]:
-        """Removes models whose time has come and that no unfinished job needs; returns their ids.
-
-        keep_seconds: since the upload, for those without a time of their own; None: these stay.
-        """
-        return self._expire_kept(MODELS, keep_seconds)
-
     def _model(self, row: Row[Any]) -> UploadedModel:
         counted = select(func.count()).where(model_files.c.model_id == row.id)
         return _from_row(row, self._connection.execute(counted).scalar_one())
@@ -117,4 +116,5 @@ def _from_row(row: Row[Any], files: int) -> UploadedModel:
         created_at=row.created_at,
         pinned=row.pinned,
         expires_at=row.expires_at,
+        expiry_warned_at=row.expiry_warned_at,
     )

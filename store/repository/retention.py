@@ -5,24 +5,30 @@ Nothing goes without a word: a job's history tells of it before and after. The b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, select
+from sqlalchemy import delete, exists, select
 
 from store.jobs import CalibrationSet, EventKind, Job, JobState
+from store.kept import KeptKind
 from store.repository.base import Guard
 from store.repository.clock import database_time
-from store.repository.kept import BATCH, Kept, KeptPart
+from store.repository.kept import Kept, KeptPart
 from store.repository.rows import calibration_set_from_row, job_from_row
+from store.repository.terms import BATCH, changed_term, end_due, first_term, warned_term, warning_due
 from store.tables import artifacts, calibration_sets, hub_tokens, jobs
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row
 
 # The text that every service has; its rows are made anew whenever they are asked for.
 BUILTIN_NAME = "builtin"
 TEXTS = Kept(
+    kind=KeptKind.CALIBRATION_SET,
     table=calibration_sets,
-    noun="calibration set",
+    path="/v1/calibration-sets",
     used_by=jobs.c.calibration_set_id,
     lasting=calibration_sets.c.name == BUILTIN_NAME,
 )
@@ -53,18 +59,17 @@ class RetentionPart(KeptPart):
     def keep_job(self, job_id: str, changes: Mapping[str, Any], owner: str | None = None) -> Job:
         """Sets some of pinned and expires_at; raises NotFoundError.
 
-        A new time is warned of anew. A pinned job's files stay whatever the time says.
+        A pinned job's files stay whatever the time says; see `terms` for what a change does to a warning.
         """
         row = self._job_row(job_id, owner, lock=True)
         if not changes:
             return job_from_row(row)
-        again = {"expiry_warned_at": None} if "expires_at" in changes else {}
-        changed = self._change(Guard(job_id, frozenset(JobState)), {**changes, **again})
+        changed = self._change(Guard(job_id, frozenset(JobState)), changed_term(changes))
         return job_from_row(row if changed is None else changed)
 
     def assign_expiry(self, keep_seconds: float, notice_seconds: float) -> int:
         """Gives finished jobs that have files and no time yet their time, never sooner than the notice; how many."""
-        now: datetime = self._connection.execute(select(database_time())).scalar_one()
+        now = self._now()
         held = exists().where(artifacts.c.job_id == jobs.c.id)
         statement = (
             select(jobs.c.id, jobs.c.finished_at)
@@ -74,36 +79,36 @@ class RetentionPart(KeptPart):
         )
         rows = self._connection.execute(statement).all()
         for row in rows:
-            wanted = row.finished_at + timedelta(seconds=keep_seconds)
-            expires_at = max(wanted, now + timedelta(seconds=notice_seconds))
+            expires_at = first_term(row.finished_at, keep_seconds, now, notice_seconds)
             self._change(_succeeded(row.id), {"expires_at": expires_at})
         return len(rows)
 
     def warn_of_expiry(self, notice_seconds: float) -> tuple[str, ...]:
         """Writes an event into the history of jobs whose files go within the notice, once; returns their ids."""
-        due = and_(
-            jobs.c.expires_at <= database_time(notice_seconds), jobs.c.expiry_warned_at.is_(None), ~jobs.c.pinned
-        )
-        return self._tell(due, EventKind.ARTIFACTS_EXPIRING, {"expiry_warned_at": database_time()})
+        now = self._now()
+        rows = self._jobs_where(warning_due(jobs, notice_seconds))
+        for row in rows:
+            self._tell(row.id, EventKind.ARTIFACTS_EXPIRING, warned_term(row.expires_at, now, notice_seconds))
+        return tuple(row.id for row in rows)
 
     def expire_artifacts(self) -> tuple[str, ...]:
         """Removes the files of jobs whose time has come and who were warned; returns the jobs' ids."""
-        due = and_(jobs.c.expires_at <= database_time(), jobs.c.expiry_warned_at.is_not(None), ~jobs.c.pinned)
-        ids = self._tell(due, EventKind.ARTIFACTS_EXPIRED, {})
-        if ids:
-            self._connection.execute(delete(artifacts).where(artifacts.c.job_id.in_(ids)))
-        return ids
-
-    def _tell(self, due: Any, kind: EventKind, values: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ANN401 - a condition
-        held = exists().where(artifacts.c.job_id == jobs.c.id)
-        statement = select(jobs.c.id, jobs.c.expires_at).where(jobs.c.state == JobState.SUCCEEDED, due, held)
-        rows = self._connection.execute(statement.limit(BATCH).with_for_update(skip_locked=True)).all()
+        rows = self._jobs_where(end_due(jobs))
         for row in rows:
-            changed = self._change(_succeeded(row.id), {**values, "event_count": jobs.c.event_count + 1})
-            if changed is not None:
-                payload = {"state": JobState.SUCCEEDED, "expires_at": row.expires_at.isoformat()}
-                self._append_event(changed, kind, payload)
+            self._tell(row.id, EventKind.ARTIFACTS_EXPIRED, {"expires_at": row.expires_at})
+            self._connection.execute(delete(artifacts).where(artifacts.c.job_id == row.id))
         return tuple(row.id for row in rows)
+
+    def _jobs_where(self, condition: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
+        held = exists().where(artifacts.c.job_id == jobs.c.id)
+        statement = select(jobs.c.id, jobs.c.expires_at).where(jobs.c.state == JobState.SUCCEEDED, condition, held)
+        return self._connection.execute(statement.limit(BATCH).with_for_update(skip_locked=True)).all()
+
+    def _tell(self, job_id: str, kind: EventKind, term: Mapping[str, Any]) -> None:
+        changed = self._change(_succeeded(job_id), {**term, "event_count": jobs.c.event_count + 1})
+        if changed is not None:
+            payload = {"state": JobState.SUCCEEDED, "expires_at": term["expires_at"].isoformat()}
+            self._append_event(changed, kind, payload)
 
     def keep_calibration_set(self, set_id: str, changes: Mapping[str, Any], owner: str | None = None) -> CalibrationSet:
         """Sets some of pinned and expires_at; raises NotFoundError."""
@@ -115,13 +120,6 @@ class RetentionPart(KeptPart):
         Raises NotFoundError, or WrongStateError where a job that is not over needs it.
         """
         self._delete_kept(TEXTS, set_id, owner)
-
-    def expire_calibration_sets(self, keep_seconds: float | None) -> tuple[str, ...]:
-        """Removes texts whose time has come and that no unfinished job needs; returns their ids.
-
-        keep_seconds: since the upload, for those without a time of their own; None: these stay.
-        """
-        return self._expire_kept(TEXTS, keep_seconds)
 
 
 def _succeeded(job_id: str) -> Guard:

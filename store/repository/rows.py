@@ -86,6 +86,7 @@ def job_from_row(row: Row[Any]) -> Job:
         finished_at=row.finished_at,
         pinned=row.pinned,
         expires_at=row.expires_at,
+        expiry_warned_at=row.expiry_warned_at,
     )
 
 
@@ -150,6 +151,7 @@ def calibration_set_from_row(row: Row[Any]) -> CalibrationSet:
         created_at=row.created_at,
         pinned=row.pinned,
         expires_at=row.expires_at,
+        expiry_warned_at=row.expiry_warned_at,
     )
 
 

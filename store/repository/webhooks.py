@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
 from store.errors import NotFoundError
 from store.ids import IdPrefix, new_id
-from store.jobs import Cursor, EventKind, Job, StreamedEvent, StreamPlace, model_name
+from store.jobs import Cursor, EventKind, Job, StreamedEvent, StreamPage, StreamPlace, model_name
+from store.kept import NoticeKind
 from store.repository.base import owned
 from store.repository.clock import database_time
+from store.repository.notices import fresh_delivery, live_webhook
 from store.repository.rows import error_to_document, job_from_row
 from store.repository.stream import StreamPart
-from store.tables import api_keys, jobs, webhook_deliveries, webhooks
-from store.webhooks import TEST_TYPE, Delivery, DeliveryState, NewWebhook, Parcel, Webhook, event_type
+from store.tables import jobs, webhook_deliveries, webhooks
+from store.webhooks import TEST_TYPE, Delivery, DeliveryState, NewWebhook, Parcel, Webhook, WebhookKind, event_type
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -38,7 +40,7 @@ class WebhookPart(StreamPart):
             "all_owners": new.all_owners,
             "name": new.name,
             "url": new.url,
-            "kinds": list(new.kinds),
+            **_kind_columns(new.kinds),
             "secret_sealed": new.secret_sealed,
             "enabled": True,
             "disabled_reason": "",
@@ -65,7 +67,7 @@ class WebhookPart(StreamPart):
         row = self._webhook_row(webhook_id, owner)
         values = dict(changes)
         if "kinds" in values:
-            values["kinds"] = list(values["kinds"])
+            values |= _kind_columns(values["kinds"])
         if "enabled" in values:
             values["disabled_reason"] = ""
             if values["enabled"] and not row.enabled:
@@ -94,13 +96,12 @@ class WebhookPart(StreamPart):
 
         Webhooks that another transaction is filling are left to it.
         """
-        statement = select(webhooks).where(_live()).order_by(webhooks.c.id).with_for_update(skip_locked=True)
+        statement = select(webhooks).where(live_webhook()).order_by(webhooks.c.id).with_for_update(skip_locked=True)
         return sum(self._fill(row) for row in self._connection.execute(statement).all())
 
     def _fill(self, row: Row[Any]) -> int:
         place = StreamPlace(position=row.place_position, job_id=row.place_job_id, seq=row.place_seq)
-        owner = None if row.all_owners else row.owner_key_id
-        page = self.read_stream(place, PAGE, owner=owner, kinds=row.kinds)
+        page = self._page_for(row, place)
         if page.events:
             about = self._jobs({read.event.job_id for read in page.events})
             rows = [_new_delivery(row.id, read, about[read.event.job_id]) for read in page.events]
@@ -110,6 +111,12 @@ class WebhookPart(StreamPart):
             self._connection.execute(statement)
         return len(page.events)
 
+    def _page_for(self, row: Row[Any], place: StreamPlace) -> StreamPage:
+        if not row.kinds:
+            # It wants notices alone; the stream would take no kinds for all of them.
+            return StreamPage(events=(), place=max(place, self.stream_end()))
+        return self.read_stream(place, PAGE, owner=None if row.all_owners else row.owner_key_id, kinds=row.kinds)
+
     def _jobs(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         rows = self._connection.execute(select(jobs).where(jobs.c.id.in_(job_ids)))
         return {row.id: job_from_row(row) for row in rows}
@@ -118,7 +125,7 @@ class WebhookPart(StreamPart):
         """Stores a message that tells of nothing, to try a receiver with; raises NotFoundError."""
         self._webhook_row(webhook_id, owner)
         values = {
-            **_fresh(webhook_id, {"type": TEST_TYPE, "data": {"webhook_id": webhook_id}}),
+            **fresh_delivery(webhook_id, {"type": TEST_TYPE, "data": {"webhook_id": webhook_id}}),
             "job_id": None,
             "seq": None,
         }
@@ -130,7 +137,7 @@ class WebhookPart(StreamPart):
         due = (
             select(webhook_deliveries.c.id)
             .join(webhooks, webhooks.c.id == webhook_deliveries.c.webhook_id)
-            .where(webhook_deliveries.c.state == DeliveryState.PENDING, _live())
+            .where(webhook_deliveries.c.state == DeliveryState.PENDING, live_webhook())
             .where(webhook_deliveries.c.next_attempt_at <= database_time())
             .order_by(webhook_deliveries.c.next_attempt_at, webhook_deliveries.c.id)
             .limit(limit)
@@ -220,25 +227,14 @@ class WebhookPart(StreamPart):
         return row
 
 
-def _live() -> ColumnElement[bool]:
-    """Enabled, and of a key that is still good; the machine itself has no key."""
-    over = or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= database_time())
-    return and_(webhooks.c.enabled, ~exists().where(api_keys.c.id == webhooks.c.owner_key_id, over))
-
-
 def _place_columns(place: StreamPlace) -> dict[str, Any]:
     return {"place_position": place.position, "place_job_id": place.job_id, "place_seq": place.seq}
 
 
-def _fresh(webhook_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def _kind_columns(kinds: Collection[WebhookKind]) -> dict[str, list[str]]:
     return {
-        "id": new_id(IdPrefix.DELIVERY),
-        "webhook_id": webhook_id,
-        "body": dict(body),
-        "state": DeliveryState.PENDING,
-        "attempts": 0,
-        "created_at": database_time(),
-        "next_attempt_at": database_time(),
+        "kinds": [kind for kind in kinds if isinstance(kind, EventKind)],
+        "notices": [kind for kind in kinds if isinstance(kind, NoticeKind)],
     }
 
 
@@ -257,7 +253,7 @@ def _new_delivery(webhook_id: str, read: StreamedEvent, job: Job) -> dict[str, A
         "job": f"/v1/jobs/{job.id}",
     }
     body = {"type": event_type(event.kind), "timestamp": event.at.isoformat(), "data": data}
-    return {**_fresh(webhook_id, body), "job_id": job.id, "seq": event.seq}
+    return {**fresh_delivery(webhook_id, body), "job_id": job.id, "seq": event.seq}
 
 
 def _webhook(row: Row[Any]) -> Webhook:
@@ -267,7 +263,7 @@ def _webhook(row: Row[Any]) -> Webhook:
         all_owners=row.all_owners,
         name=row.name,
         url=row.url,
-        kinds=tuple(EventKind(kind) for kind in row.kinds),
+        kinds=(*map(EventKind, row.kinds), *map(NoticeKind, row.notices)),
         secret_sealed=row.secret_sealed,
         enabled=row.enabled,
         disabled_reason=row.disabled_reason,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime, timedelta
 
 from api.settings import ApiSettings
+from store.kept import KeptKind
 from tests.api.service import Service, job_request
 
 
@@ -35,6 +37,21 @@ def test_a_calibration_set_is_pinned_and_deleted(service: Service):
     assert service.client.delete(path).status_code == 204
     assert service.client.delete(path).status_code == 404
     assert service.client.get(path).status_code == 404
+
+
+def test_a_warning_shows_until_it_is_taken_back(service: Service):
+    """In the resource itself, read alone and in the list."""
+    made = service.client.post("/v1/calibration-sets", files={"file": ("a.txt", b"some text " * 50)}).json()
+    assert (made["expires_at"], made["expiry_warned_at"]) == (None, None)
+    path = f"/v1/calibration-sets/{made['id']}"
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    service.client.patch(path, json={"expires_at": soon})
+    with service.services.database.transaction() as repository:
+        assert repository.warn_of_kept(KeptKind.CALIBRATION_SET, 7200) == (made["id"],)
+    warned = service.client.get(path).json()["expiry_warned_at"]
+    assert warned is not None
+    assert warned in [one["expiry_warned_at"] for one in service.client.get("/v1/calibration-sets").json()["data"]]
+    assert service.client.patch(path, json={"pinned": True}).json()["expiry_warned_at"] is None
 
 
 def test_a_hub_token_is_stored_encrypted_and_never_shown(service: Service, settings: ApiSettings):

@@ -9,14 +9,18 @@ import pytest
 from api.schemas.webhooks import DEFAULT_EVENTS, EventType
 from api.settings import ApiSettings
 from store.jobs import EventKind
-from store.webhooks import event_type
+from store.kept import NoticeKind
+from store.webhooks import event_type, kind_of
 from tests.api.service import Service, serve
 
+WANTED = ["job.submitted", "uploaded_model.expiring"]
 URL = "https://hooks.example.com/bitmill?team=1"
 
 
 def test_every_event_can_be_subscribed_to():
-    assert set(get_args(EventType)) == {event_type(kind) for kind in EventKind}
+    kinds = {*EventKind, *NoticeKind}
+    assert set(get_args(EventType)) == {event_type(kind) for kind in kinds}
+    assert {kind_of(name) for name in get_args(EventType)} == kinds
 
 
 def test_a_webhook_from_its_making_to_its_end(service_on_each: Service):
@@ -33,8 +37,8 @@ def test_a_webhook_from_its_making_to_its_end(service_on_each: Service):
         sealed = repository.get_webhook(hook["id"]).secret_sealed
     assert hook["secret"] not in sealed
     assert service_on_each.services.vault.open(sealed) == hook["secret"]
-    changed = client.patch(path, json={"enabled": False, "events": ["job.submitted", "job.submitted"]}).json()
-    assert (changed["enabled"], changed["events"], changed["url"]) == (False, ["job.submitted"], URL)
+    changed = client.patch(path, json={"enabled": False, "events": [*WANTED, *WANTED]}).json()
+    assert (changed["enabled"], changed["events"], changed["url"]) == (False, WANTED, URL)
     rotated = client.post(f"{path}:rotate-secret").json()
     assert rotated["secret"] not in {hook["secret"], None}
     assert client.patch(path, json={}).json() == changed

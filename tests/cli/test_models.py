@@ -44,6 +44,11 @@ def test_a_folder_is_uploaded_and_quantized(at_service: Bitmill, service: Runnin
     table = at_service("models", "list").stdout
     assert model_id in table
     assert "llama" in table
+    kept = at_service("models", "keep", model_id, "--until", "2030-01-01T00:00:00Z")
+    assert kept.stdout.strip() == f"{model_id} is kept until 2030-01-01T00:00:00Z."
+    assert "until 2030-01-01T00:00:00Z" in at_service("models", "list").stdout
+    assert json.loads(at_service("models", "keep", model_id, "--pin", "--json").stdout)["pinned"] is True
+    assert "pinned" in at_service("models", "list").stdout
     assert at_service("models", "delete", model_id).returncode == ExitCode.OK
     assert at_service("models", "show", model_id).returncode == ExitCode.REFUSED
     assert not list((service.data_dir / "uploads").glob("*"))

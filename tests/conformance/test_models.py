@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from store.artifacts import ArtifactStore
 from store.errors import NotFoundError, QuotaExceededError, WrongStateError
 from store.jobs import NewJob, model_name
+from store.kept import KeptKind
 from store.keys import Quotas
 from store.models import ModelFile, NewUploadedModel, UploadedModel, checksums, content_sha256
 from store.session import Database
@@ -81,13 +82,10 @@ def test_a_model_goes_only_when_no_unfinished_job_needs_it(database: Database):
         with pytest.raises(NotFoundError):
             repository.keep_uploaded_model(pinned.id, {"pinned": True}, "key_b")
         assert repository.keep_uploaded_model(pinned.id, {"pinned": True}, "key_a").pinned
-        assert repository.expire_uploaded_models(None) == ()
-        assert repository.expire_uploaded_models(3600) == ()
-        dated = repository.get_uploaded_model(used.id)
-        assert dated.expires_at == dated.created_at + timedelta(hours=1)
         for model in (needed, used, pinned):
             repository.keep_uploaded_model(model.id, {"expires_at": PAST})
-        assert repository.expire_uploaded_models(3600) == (used.id,)
+        assert set(repository.warn_of_kept(KeptKind.UPLOADED_MODEL, 0)) == {needed.id, used.id}
+        assert repository.expire_kept(KeptKind.UPLOADED_MODEL) == (used.id,)
         assert repository.list_model_files(used.id) == ()
         repository.request_cancel(waiting.id)
         repository.delete_uploaded_model(needed.id, "key_a")

@@ -8,6 +8,7 @@ import pytest
 
 from store.errors import NotFoundError, WrongStateError
 from store.jobs import EventKind, Job, JobState, NewCalibrationSet
+from store.kept import KeptKind
 from store.session import Database
 from tests.conformance.samples import FILES, submit, submit_and_claim
 
@@ -77,6 +78,27 @@ def test_a_pin_keeps_files_whatever_the_time_says(database: Database) -> None:
         assert repository.keep_job(job.id, {}) == repository.get_job(job.id)
 
 
+def test_a_late_warning_gives_the_whole_notice(database: Database) -> None:
+    """Where a pin is taken off behind the time, or no worker ran: the warning comes first, and moves the time."""
+    job = succeed(database)
+    with database.transaction() as repository:
+        repository.keep_job(job.id, {"expires_at": PAST})
+        assert repository.warn_of_expiry(DAY) == (job.id,)
+        warned = repository.get_job(job.id)
+        assert warned.expires_at is not None
+        assert warned.expiry_warned_at is not None
+        assert warned.expires_at == warned.expiry_warned_at + timedelta(days=1)
+        assert repository.expire_artifacts() == ()
+        assert repository.keep_job(job.id, {"pinned": True}).expiry_warned_at is None
+        repository.keep_job(job.id, {"pinned": False})
+        assert repository.expire_artifacts() == ()
+        assert repository.warn_of_expiry(DAY) == (job.id,)
+    assert kinds(database, job).count(EventKind.ARTIFACTS_EXPIRING) == 2
+    with database.reading() as repository:
+        told = [one.payload for one in repository.list_events(job.id) if one.kind == EventKind.ARTIFACTS_EXPIRING]
+    assert told[0]["expires_at"] == warned.expires_at.isoformat()
+
+
 def test_a_text_goes_unless_it_is_pinned_needed_or_the_services_own(database: Database) -> None:
     """Jobs that are over forget a text; one that waits keeps it."""
     with database.transaction() as repository:
@@ -93,13 +115,12 @@ def test_a_text_goes_unless_it_is_pinned_needed_or_the_services_own(database: Da
     over = submit(database, calibration_set_id=sets["used"])
     with database.transaction() as repository:
         repository.request_cancel(over.id)
-        assert repository.expire_calibration_sets(None) == ()
-        assert repository.expire_calibration_sets(3600) == ()
-        dated = repository.get_calibration_set(sets["free"])
-        assert dated.expires_at == dated.created_at + timedelta(hours=1)
-        for name in ("free", "needed", "used", "pinned"):
-            repository.keep_calibration_set(sets[name], {"expires_at": PAST})
-        assert set(repository.expire_calibration_sets(3600)) == {sets["free"], sets["used"]}
+        assert repository.date_kept(KeptKind.CALIBRATION_SET, 3600, 0) == 3
+        for set_id in sets.values():
+            repository.keep_calibration_set(set_id, {"expires_at": PAST})
+        warned = repository.warn_of_kept(KeptKind.CALIBRATION_SET, 0)
+        assert set(warned) == {sets["free"], sets["needed"], sets["used"]}
+        assert set(repository.expire_kept(KeptKind.CALIBRATION_SET)) == {sets["free"], sets["used"]}
         assert repository.get_job(over.id).calibration_set_id is None
         with pytest.raises(WrongStateError):
             repository.delete_calibration_set(sets["needed"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.core.preflight.archives import folder_files, pack
 from tests.kernels import with_kernels
 from tests.ops.service import RunningService, environment, running_service, wait_until
 from tests.worker.models import write_tiny_llama
@@ -66,14 +67,18 @@ def run_script(script: str, programs: Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="package")
 def placeholders(service: RunningService, models: Path) -> dict[str, str]:
-    """What placeholders of the pages stand for: a job that has succeeded, the worker that did it, the model."""
+    """What placeholders of the pages stand for: a job that has succeeded, the worker that did it, models and a text."""
     request = {"model": {"source": "path", "path": str(models / "tiny")}, "method": "rtn", "group_size": 32}
     with httpx.Client(base_url=service.url, trust_env=False) as client:
         job = client.post("/v1/jobs", json=request).json()["id"]
         wait_until(lambda: client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded", seconds=120)
         worker = client.get("/v1/workers").json()["data"][0]["id"]
+        archive = pack(folder_files(models / "tiny"), "tar")
+        model = client.post("/v1/uploaded-models", files={"file": ("tiny.tar", archive)}).json()["id"]
+        text = client.post("/v1/calibration-sets", files={"file": ("a.txt", b"some text " * 50)}).json()["id"]
     tiny = str(models / "tiny")
-    return {"JOB_ID": job, "WORKER_ID": worker, "MODEL_FOLDER": tiny, DEMO_MODEL: tiny}
+    ids = {"JOB_ID": job, "WORKER_ID": worker, "MODEL_ID": model, "SET_ID": text}
+    return {**ids, "MODEL_FOLDER": tiny, DEMO_MODEL: tiny}
 
 
 @pytest.fixture
