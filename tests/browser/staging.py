@@ -14,9 +14,11 @@ from api.deps import LOCAL_OWNER
 from core.budget.plan import BudgetPlan, CurvePoint, PlannedUnit
 from core.configs import GPTQConfig
 from store.jobs import Job, JobError, JobProgress, LinearRow, LogLine, NewArtifact, Stage
+from store.kept import KeptKind
 from store.publications import NewPublication
 from store.workers import Capability, WorkerFacts
 from tests.api.service import WORKER, Service
+from tests.core.preflight.archives import folder_files, pack
 
 MODEL = "SmolLM2-135M-Instruct"
 BLOCKS = 30
@@ -74,6 +76,7 @@ def stage(service: Service, *, blocks_done: int = 12) -> Staged:
     service.client.post(f"/v1/jobs/{cancelled}:cancel").raise_for_status()
     publish(service, succeeded[0])
     store_text(service)
+    warn_of_model(service, upload_model(service))
     service.client.post("/v1/api-keys", json=KEY).raise_for_status()
     service.client.post("/v1/webhooks", json=WEBHOOK).raise_for_status()
     running = run(service, blocks_done, deadline_s=7200)
@@ -243,6 +246,23 @@ def store_text(service: Service) -> None:
     lines = [json.dumps({"text": f"Ticket {number % 40}: the mill stands still."}) for number in range(400)]
     files = {"file": ("support-tickets.jsonl", "\n".join(lines).encode())}
     service.client.post("/v1/calibration-sets", files=files).raise_for_status()
+
+
+def upload_model(service: Service, name: str = "internal-chat.tar") -> str:
+    """Uploads an archive of the model that lies under the root."""
+    folder = service.services.settings.model_roots[0].path / MODEL
+    files = {"file": (name, pack(folder_files(folder)))}
+    answer = service.client.post("/v1/uploaded-models", files=files).raise_for_status()
+    return str(answer.json()["id"])
+
+
+def warn_of_model(service: Service, model_id: str) -> None:
+    """Lets a model come so near to its end that its owner is warned."""
+    soon = datetime.now(UTC) + timedelta(hours=5)
+    changes = {"expires_at": soon.isoformat()}
+    service.client.patch(f"/v1/uploaded-models/{model_id}", json=changes).raise_for_status()
+    with service.services.database.transaction() as repository:
+        assert repository.warn_of_kept(KeptKind.UPLOADED_MODEL, 86_400) == (model_id,)
 
 
 def evaluated(perplexity: float, megabytes: int) -> dict[str, Any]:

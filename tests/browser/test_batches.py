@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.service import Service
 from tests.browser.conftest import OpenPage, served_in, url_of
-from tests.browser.staging import begin, finish, keep_plan, register, start
+from tests.browser.staging import begin, finish, keep_plan, register, start, upload_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -56,6 +56,25 @@ def test_a_batch_is_submitted_and_compared(service: Service, open_page: OpenPage
         page.goto(f"{url_of(service)}#/jobs/{job.id}")
         page.get_by_role("link", name="rounding").click()
         page.get_by_text("rounding: 8 jobs").wait_for()
+
+
+def test_an_uploaded_model_is_one_of_a_batch(service: Service, open_page: OpenPage):
+    """Beside a folder: chosen, taken back and chosen again; each job names its own source."""
+    model = upload_model(service, "mine.tar")
+    with open_page(f"{url_of(service)}#/batch") as page:
+        choose_model(page, "SmolLM2-135M-Instruct")
+        upload = page.get_by_label("Uploaded models").get_by_role("button", name="mine.tar")
+        for pressed in ("true", "false", "true"):
+            upload.click()
+            assert upload.get_attribute("aria-pressed") == pressed
+        page.locator("[data-path=group_size] input").fill("32")
+        page.get_by_role("heading", name="Ready to run").wait_for()
+        page.get_by_role("button", name="Submit 2 jobs").click()
+        page.get_by_role("heading", name="Compare", level=1).wait_for()
+        page.get_by_text("mine.tar").first.wait_for()
+    jobs = service.client.get("/v1/jobs").json()["data"]
+    assert {job["spec"]["model"]["source"] for job in jobs} == {"path", "upload"}
+    assert {job["spec"]["model"].get("id") for job in jobs} == {model, None}
 
 
 def test_what_cannot_run_is_named_with_its_jobs(service: Service, open_page: OpenPage):

@@ -12,7 +12,8 @@ import pytest
 
 from tests.api.service import Service
 from tests.browser.conftest import OpenPage, served_in, url_of
-from tests.browser.staging import advance, fail, register, run, start, submit, succeed
+from tests.browser.staging import advance, fail, register, run, start, submit, succeed, warn_of_model
+from tests.core.preflight.archives import folder_files, pack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -238,6 +239,41 @@ def test_texts_are_stored_pinned_and_deleted(service: Service, open_page: OpenPa
         page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
         page.get_by_text("No text is stored.").wait_for()
         assert service.client.get("/v1/calibration-sets").json()["data"] == []
+
+
+def test_uploaded_models_are_kept_used_and_deleted(service: Service, open_page: OpenPage):
+    """From the archive to the end; a warning stands out until it is taken back, and a new job starts with the model."""
+    folder = service.services.settings.model_roots[0].path / "tiny"
+    archive = {"name": "mine.tar", "mimeType": "application/x-tar", "buffer": pack(folder_files(folder))}
+    with open_page(f"{url_of(service)}#/models") as page:
+        page.get_by_text("No model is uploaded.").wait_for()
+        page.locator(".drop input").set_input_files({**archive, "buffer": b"no archive"})
+        page.get_by_text(re.compile("cannot be read")).wait_for()
+        page.locator(".drop input").set_input_files(archive)
+        card = page.locator(".card", has=page.get_by_role("heading", name="mine.tar"))
+        card.get_by_text("no day is set").wait_for()
+        card.get_by_role("button", name="Pin").click()
+        card.get_by_text("until it is deleted").wait_for()
+        [held] = service.client.get("/v1/uploaded-models").json()["data"]
+        assert held["pinned"]
+        card.get_by_role("button", name="Unpin").click()
+        card.get_by_text("no day is set").wait_for()
+        warn_of_model(service, held["id"])
+        page.reload()
+        card.get_by_text(re.compile("^goes on ")).wait_for()
+        card.get_by_label("Until").fill("2031-05-17")
+        card.get_by_text(re.compile("^until .*2031")).wait_for()
+        assert card.get_by_text(re.compile("^goes on ")).count() == 0
+        assert service.client.get(f"/v1/uploaded-models/{held['id']}").json()["expiry_warned_at"] is None
+        card.get_by_role("link", name="New job").click()
+        chosen = page.get_by_label("Uploaded models").get_by_role("button", name="mine.tar")
+        chosen.wait_for()
+        assert chosen.get_attribute("aria-pressed") == "true"
+        page.go_back()
+        card.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
+        page.get_by_text("No model is uploaded.").wait_for()
+        assert service.client.get("/v1/uploaded-models").json()["data"] == []
 
 
 def test_a_key_is_changed(service: Service, open_page: OpenPage):

@@ -34,6 +34,7 @@ VIEWS = {
     "new-batch": ("#/batch", "New batch"),
     "compare-batch": ("#/compare?batch={batch}", "Compare"),
     "compare-choose": ("#/compare", "Compare"),
+    "models": ("#/models", "Uploaded models"),
     "texts": ("#/texts", "Calibration texts"),
     "workers": ("#/workers", "Workers"),
     "keys": ("#/keys", "API keys"),

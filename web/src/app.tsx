@@ -8,6 +8,7 @@ import { CompareView } from "./views/compare";
 import { JobView } from "./views/job";
 import { JobsView } from "./views/jobs";
 import { KeysView } from "./views/keys";
+import { ModelsView } from "./views/models";
 import { NewBatchView } from "./views/new-batch";
 import { NewJobView } from "./views/new-job";
 import { OverviewView } from "./views/overview";
@@ -23,11 +24,13 @@ function view() {
     case "jobs":
       return second ? <JobView id={second} key={second} /> : <JobsView />;
     case "new":
-      return <NewJobView key={place.value.query.get("from") ?? ""} />;
+      return <NewJobView key={place.value.query.toString()} />;
     case "batch":
       return <NewBatchView />;
     case "compare":
       return <CompareView />;
+    case "models":
+      return <ModelsView />;
     case "texts":
       return <TextsView />;
     case "workers":

@@ -35,14 +35,15 @@ test("a group's fields are of the methods of the group", () => {
   expect(valuesFor("gptq", fields, { "calibration/samples": 8 })).toEqual({ "calibration/samples": 8 });
 });
 
-test("models are chosen folders and what is typed of the hub", () => {
+test("models are chosen folders, uploads and what is typed of the hub", () => {
   const known = [{ root: "models", path: "a/b" }, { root: "models", path: "c" }] as ModelFolder[];
-  expect(modelsOf(known, ["models/c"], "o/n, o/m@v1 o/n")).toEqual([
+  expect(modelsOf(known, { folders: ["models/c"], uploads: ["mdl_1"], hub: "o/n, o/m@v1 o/n" })).toEqual([
     { source: "path", root: "models", path: "c" },
+    { source: "upload", id: "mdl_1" },
     { source: "hub", repo: "o/n" },
     { source: "hub", repo: "o/m", revision: "v1" },
   ]);
-  expect(modelsOf(known, [], " ")).toEqual([]);
+  expect(modelsOf(known, { folders: [], uploads: [], hub: " " })).toEqual([]);
 });
 
 test("what stands against several jobs is said once, with the jobs", () => {

@@ -42,6 +42,14 @@ export interface BatchModel {
   root?: string;
   repo?: string;
   revision?: string;
+  id?: string;
+}
+
+/** What a form chose. folders: as `root/path`; uploads: by id; hub: as typed, `owner/name` or `owner/name@revision`. */
+export interface ChosenModels {
+  folders: readonly string[];
+  uploads: readonly string[];
+  hub: string;
 }
 
 /** What is asked of the service, and then sent. */
@@ -51,14 +59,14 @@ export interface BatchQuestion {
   configs: readonly Record<string, unknown>[];
 }
 
-/** Returns the chosen folders, as `root/path`, and the hub ids that were typed: `owner/name` or `owner/name@revision`. */
-export function modelsOf(known: readonly ModelFolder[], folders: readonly string[], hub: string): BatchModel[] {
+/** Returns the models of a request. */
+export function modelsOf(known: readonly ModelFolder[], { folders, uploads, hub }: ChosenModels): BatchModel[] {
   const chosen = known.filter(({ root, path }) => folders.includes(`${root}/${path}`)).map(({ root, path }) => ({ source: "path", root, path }));
   const typed = [...new Set(hub.split(/[\s,]+/).filter(Boolean))].map((id) => {
     const [repo = "", revision] = id.split("@", 2);
     return { source: "hub", repo, ...(revision && { revision }) };
   });
-  return [...chosen, ...typed];
+  return [...chosen, ...uploads.map((id) => ({ source: "upload", id })), ...typed];
 }
 
 /** Returns what a batch is called; one without a name, by its id. */

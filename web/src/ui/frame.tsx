@@ -19,6 +19,7 @@ const PLACES: readonly { path: string; name: string; icon: IconName }[] = [
   { path: "", name: "Overview", icon: "overview" },
   { path: "jobs", name: "Jobs", icon: "jobs" },
   { path: "compare", name: "Compare", icon: "compare" },
+  { path: "models", name: "Models", icon: "models" },
   { path: "texts", name: "Texts", icon: "texts" },
   { path: "workers", name: "Workers", icon: "workers" },
   { path: "keys", name: "API keys", icon: "keys" },

@@ -16,6 +16,7 @@ const STROKES = {
   overview: "M3 10.5 10 4l7 6.5M5 9v7h10V9",
   jobs: "M4 5h12M4 10h12M4 15h8",
   compare: "M4 16V9m4 7V4m4 12v-5m4 5V7",
+  models: "M10 3 16 6.5v7L10 17l-6-3.5v-7zM4 6.5l6 3.5 6-3.5M10 10v7",
   texts: "M5 3h7l3 3v11H5zM12 3v3h3M7.5 9.5h5M7.5 12.5h5",
   workers: "M4 5h12v4H4zM4 11h12v4H4zM7 7h.01M7 13h.01",
   keys: "M12.5 3.5a4 4 0 1 1-2.9 6.7L4 15.8V17h3v-2h2v-2l1.6-1.6M13.3 6.7h.01",

@@ -66,7 +66,7 @@ export function ModelFields({ model, known, refused, onChange }: Props) {
         ))}
       </div>
       {model.source === "path" && <FolderList known={known} isChosen={({ root, path }) => model.root === root && model.path === path} choose={({ root, path }) => set({ root, path })} />}
-      {model.source === "upload" && <UploadedModels chosen={model.id} choose={(id) => set({ id })} />}
+      {model.source === "upload" && <UploadedModels isChosen={(id) => id === model.id} choose={(id) => set({ id })} />}
       <div class="fields pair">
         {model.source === "hub" && (
           <>

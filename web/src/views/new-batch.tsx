@@ -3,7 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { Batch, ModelFolders } from "../api/types";
-import { type BatchQuestion, configsOf, modelsOf, severalOf, variedOf } from "../lib/batch";
+import { type BatchQuestion, type ChosenModels, configsOf, modelsOf, severalOf, variedOf } from "../lib/batch";
 import { type Document, type Field, type Sections, type Values, allFields, sectionsOf } from "../lib/fields";
 import { hrefTo } from "../router";
 import { useResource } from "../state/resource";
@@ -14,6 +14,7 @@ import { BatchPanel, useBatchPreflight } from "./batch-preflight";
 import { OptionCards } from "./job-options";
 import { loadDocument } from "./methods";
 import { FolderList } from "./model-fields";
+import { UploadedModels } from "./uploaded-models";
 
 const VARIED = ["method", "bits", "group_size", "preset"];
 /** One repository cannot take several artifacts. */
@@ -53,12 +54,12 @@ const send = async (request: BatchQuestion, key: string): Promise<string> => {
 function Form({ document, known }: { document: Document; known: ModelFolders }) {
   const { varied, shared } = useMemo(() => partsOf(document), [document]);
   const [name, setName] = useState("");
-  const [models, setModels] = useState({ folders: [] as readonly string[], hub: "" });
+  const [models, setModels] = useState<ChosenModels>({ folders: [], uploads: [], hub: "" });
   const [several, setSeveral] = useState<Values>({});
   const [values, setValues] = useState<Values>({ evaluate: true });
   const chosen = variedOf(varied, several);
   const request = useMemo<BatchQuestion>(
-    () => ({ name, models: modelsOf(known.data, models.folders, models.hub), configs: configsOf([...varied, ...allFields(shared)], values, chosen) }),
+    () => ({ name, models: modelsOf(known.data, models), configs: configsOf([...varied, ...allFields(shared)], values, chosen) }),
     [name, models, several, values],
   );
   const { sending, failed, submit } = useSending(request, send);
@@ -69,7 +70,7 @@ function Form({ document, known }: { document: Document; known: ModelFolders }) 
       <div class="form-main">
         <fieldset class="card form-section">
           <legend>Models</legend>
-          <ModelChoice known={known} {...models} onChange={setModels} />
+          <ModelChoice known={known} models={models} onChange={setModels} />
         </fieldset>
         <fieldset class="card form-section">
           <legend>What varies</legend>
@@ -96,21 +97,30 @@ function Form({ document, known }: { document: Document; known: ModelFolders }) 
 
 interface ModelChoiceProps {
   known: ModelFolders;
-  folders: readonly string[];
-  hub: string;
-  onChange: (models: { folders: readonly string[]; hub: string }) => void;
+  models: ChosenModels;
+  onChange: (change: (models: ChosenModels) => ChosenModels) => void;
 }
 
-function ModelChoice({ known, folders, hub, onChange }: ModelChoiceProps) {
-  const toggle = (id: string): void => onChange({ folders: folders.includes(id) ? folders.filter((one) => one !== id) : [...folders, id], hub });
+const toggled = (all: readonly string[], one: string): readonly string[] => (all.includes(one) ? all.filter((other) => other !== one) : [...all, one]);
+
+function ModelChoice({ known, models: { folders, uploads, hub }, onChange }: ModelChoiceProps) {
+  const set = (changes: (models: ChosenModels) => Partial<ChosenModels>): void => onChange((models) => ({ ...models, ...changes(models) }));
   return (
     <>
-      <FolderList known={known} isChosen={(folder) => folders.includes(`${folder.root}/${folder.path}`)} choose={({ root, path }) => toggle(`${root}/${path}`)} />
+      <FolderList known={known} isChosen={({ root, path }) => folders.includes(`${root}/${path}`)} choose={({ root, path }) => set((models) => ({ folders: toggled(models.folders, `${root}/${path}`) }))} />
       <label class="field after-folders">
         <span>Hub ids</span>
-        <input name="hub" placeholder="HuggingFaceTB/SmolLM2-135M-Instruct" autocomplete="off" spellcheck={false} value={hub} onInput={(event) => onChange({ folders, hub: event.currentTarget.value })} />
+        <input
+          name="hub"
+          placeholder="HuggingFaceTB/SmolLM2-135M-Instruct"
+          autocomplete="off"
+          spellcheck={false}
+          value={hub}
+          onInput={({ currentTarget: { value } }) => set(() => ({ hub: value }))}
+        />
         <small>Several with commas between them; owner/name, or owner/name@revision. Fetched by the worker.</small>
       </label>
+      <UploadedModels isChosen={(id) => uploads.includes(id)} choose={(id) => set((models) => ({ uploads: toggled(models.uploads, id) }))} />
     </>
   );
 }

@@ -45,6 +45,12 @@ function startingValues(document: Document, job: Job | undefined): Values {
   return valuesOf(fields, requestOf(job));
 }
 
+/** Returns the uploaded model that a link names. */
+function modelOfAddress(): object | undefined {
+  const id = place.value.query.get("model");
+  return id ? { source: "upload", id } : undefined;
+}
+
 const send = async (request: object, key: string): Promise<string> => {
   const created = (await body(api.POST("/v1/jobs", { body: request as never, params: { header: { "idempotency-key": key } } }))) as Job;
   return hrefTo(`jobs/${created.id}`);
@@ -53,7 +59,7 @@ const send = async (request: object, key: string): Promise<string> => {
 function Form({ document, known, job }: { document: Document; known: ModelFolders; job: Job | undefined }) {
   const sections = useMemo(() => sectionsOf(document), [document]);
   const [values, setValues] = useState<Values>(() => startingValues(document, job));
-  const [model, setModel] = useState<Model>(() => modelOfRequest(job?.spec["model"], known));
+  const [model, setModel] = useState<Model>(() => modelOfRequest(job?.spec["model"] ?? modelOfAddress(), known));
   const chosen = fullModel(model);
   const method = values["method"] ?? sections.basics.find(({ name }) => name === "method")?.default;
   const request = useMemo(() => ({ ...nested(valuesFor(method, allFields(sections), values)), model: chosen }), [values, JSON.stringify(chosen)]);

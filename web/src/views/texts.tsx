@@ -3,12 +3,13 @@ import { useState } from "preact/hooks";
 
 import { api, body } from "../api/client";
 import type { CalibrationSet } from "../api/types";
-import { bytes, dayOf, endOfDay, moment, number } from "../lib/format";
+import { bytes, moment, number } from "../lib/format";
 import { announce, attempt, notify } from "../state/notices";
 import { useResource } from "../state/resource";
 import { confirm } from "../ui/dialog";
 import { Card, CopyButton, Empty, ErrorBox, Facts, Loading, PageHead, Warnings } from "../ui/parts";
 import { TextZone, describe, upload } from "./calibration";
+import { KeepControls, KeptFact } from "./keeping";
 
 export function TextsView() {
   const { data, error, reload } = useResource("calibration sets", (signal) => body(api.GET("/v1/calibration-sets", { signal })));
@@ -52,11 +53,6 @@ export function TextsView() {
 function TextCard({ set, changed }: { set: CalibrationSet; changed: () => void }) {
   const path = { calibration_set_id: set.id };
   const { data } = useResource(`text ${set.id}`, (signal) => body(api.GET("/v1/calibration-sets/{calibration_set_id}", { params: { path }, signal })));
-  const keep = async (changes: { pinned?: boolean; expires_at?: string | null }, says: string): Promise<void> => {
-    if (!(await attempt(() => body(api.PATCH("/v1/calibration-sets/{calibration_set_id}", { params: { path }, body: changes as never }))))) return;
-    notify(says);
-    changed();
-  };
   const remove = async (): Promise<void> => {
     if (!(await confirm(`Delete ${set.name}?`, "Jobs that were calibrated on it stay, but cannot be retried.", "Delete for good"))) return;
     if (await attempt(() => body(api.DELETE("/v1/calibration-sets/{calibration_set_id}", { params: { path } })))) {
@@ -65,7 +61,6 @@ function TextCard({ set, changed }: { set: CalibrationSet; changed: () => void }
     }
   };
   const tokens = data?.estimated_tokens;
-  const kept = set.pinned ? "until it is deleted" : set.expires_at ? `until ${moment(set.expires_at)}` : "no day is set";
   return (
     <Card title={set.name} aside={<span class="quiet">{set.format}</span>}>
       <Facts
@@ -74,7 +69,7 @@ function TextCard({ set, changed }: { set: CalibrationSet; changed: () => void }
           ["Size", bytes(set.size_bytes)],
           ["Tokens", tokens == null ? "…" : `roughly ${number(tokens)}`],
           ["Stored", moment(set.created_at)],
-          ["Kept", kept],
+          ["Kept", <KeptFact kept={set} />],
           [
             "Id",
             <span class="id-copy">
@@ -86,19 +81,14 @@ function TextCard({ set, changed }: { set: CalibrationSet; changed: () => void }
       />
       <Warnings texts={data?.warnings ?? []} />
       <p class="card-foot actions">
-        <button type="button" class="button small" aria-pressed={set.pinned} onClick={() => void keep({ pinned: !set.pinned }, set.pinned ? "No longer pinned" : "Pinned")}>
-          {set.pinned ? "Unpin" : "Pin"}
-        </button>
-        <label class="keep-day">
-          <span>Until</span>
-          <input
-            type="date"
-            value={set.expires_at ? dayOf(set.expires_at) : ""}
-            min={dayOf(new Date().toISOString())}
-            onChange={({ currentTarget: { value } }) => void keep({ expires_at: value ? endOfDay(value) : null }, value ? "Kept until then" : "Kept by the service’s rule")}
-          />
-        </label>
-        <button type="button" class="button small danger" onClick={() => void remove()}>
+        <KeepControls
+          kept={set}
+          words="Until"
+          name={set.name}
+          change={(changes) => body(api.PATCH("/v1/calibration-sets/{calibration_set_id}", { params: { path }, body: changes as never }))}
+          changed={changed}
+        />
+        <button type="button" class="button small danger" aria-description={set.name} onClick={() => void remove()}>
           Delete
         </button>
       </p>
