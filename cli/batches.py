@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cli.options import CalibrationOptions
-    from cli.sweep import SweepOptions
+    from cli.sweep import SweepBudgets, SweepOptions
 
 BATCHES_PATH = "/v1/batches"
 STDIN = "-"
@@ -33,23 +33,28 @@ PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What `batches submit` was asked for in options. models: folders and hub ids, these with `@revision`."""
+    """What `batches submit` was asked for in options. models: folders, uploads and hub ids, these with `@revision`."""
 
     models: tuple[str, ...]
     source: CalibrationSource
     options: SweepOptions
     calibration: CalibrationOptions
+    budgets: SweepBudgets
     targets: tuple[str, ...]
     formats: tuple[str, ...]
     labels: tuple[str, ...]
     evaluate: bool
     nf4: bool
+    priority: int | None
+    deadline: int | None
 
     @property
     def given(self) -> bool:
         """Whether anything was."""
-        typed = (self.models, self.source.name, self.options.values, self.calibration.values)
-        return any((*typed, self.targets, self.formats, self.labels, self.evaluate, not self.nf4))
+        bundles = (self.options, self.calibration, self.budgets)
+        others = (self.models, self.source.name, self.targets, self.formats, self.labels, self.evaluate, not self.nf4)
+        numbers = (self.priority, self.deadline)
+        return any((*(one.values for one in bundles), *others)) or any(one is not None for one in numbers)
 
     def request(self, client: ServiceClient) -> dict[str, Any]:
         """Returns the request; uploads the calibration text where there is one. Raises InvalidConfigError, CliError."""
@@ -58,17 +63,22 @@ class Sweep:
             "formats": list(self.formats),
             "evaluate": self.evaluate or None,
             "evaluate_nf4": None if self.nf4 else False,
+            "priority": self.priority,
+            "deadline_s": self.deadline,
         }
         shared = {name: value for name, value in shared.items() if value not in (None, [])}
         calibration = self.calibration.given()
         self.source.check()
         labels = labels_of(self.labels)
-        self.options.configs(shared, calibration)  # what is refused is refused before a text is uploaded for it
+        budgets = self.budgets.budgets()
+        self.options.configs(
+            shared, calibration, budgets
+        )  # what is refused is refused before a text is uploaded for it
         if (name := self.source.set_for(client)) is not None:
             calibration["set"] = name
         return {
             "models": [_model(model) for model in self.models],
-            "configs": self.options.configs(shared, calibration),
+            "configs": self.options.configs(shared, calibration, budgets),
             "labels": labels,
         }
 

@@ -16,7 +16,7 @@ from cli.options import (
     UrlOption,
     takes_options,
 )
-from cli.sweep import SweepOptions
+from cli.sweep import SweepBudgets, SweepOptions
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="batch_... as `submit` and `list` show it.")]
 
@@ -35,13 +35,16 @@ def build_app() -> typer.Typer:
 def submit(
     options: SweepOptions,
     calibration: CalibrationOptions,
+    budgets: SweepBudgets,
     file: Annotated[
         str | None,
         typer.Argument(metavar="FILE", help="JSON as POST /v1/batches takes it; - for stdin."),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Folder that the service can read, or hub id (owner/name[@revision])."),
+        typer.Option(
+            "--model", help="Folder that the service can read, hub id (owner/name[@revision]), or upload (mdl_...)."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the batch is called.")] = None,
     calib: Annotated[
@@ -51,6 +54,11 @@ def submit(
     target: TargetOption = None,
     formats: FormatOption = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Of every job.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", help="Higher goes first.", show_default="0")] = None,
+    deadline: Annotated[
+        int | None,
+        typer.Option("--deadline", metavar="SECONDS", help="From now; each job that is not over by then fails."),
+    ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Let workers measure the artifacts against the float model.")
     ] = False,
@@ -68,8 +76,8 @@ def submit(
 ) -> None:
     """Submit every combination of models and options as a job of its own, all or none.
 
-    What may be given again is a value more: --model A --model B --bits 4 --bits 3 makes four jobs. A method leaves out
-    options that only another of the chosen methods has.
+    What may be given again is a value more: --model A --model B --bits 4 --bits 3 makes four jobs, and so does
+    --budget-bits. A method leaves out options that only another of the chosen methods has.
     """
     from cli.batches import Submission, Sweep, submit_batch
 
@@ -78,11 +86,14 @@ def submit(
         source=CalibrationSource(calib),
         options=options,
         calibration=calibration,
+        budgets=budgets,
         targets=tuple(str(one) for one in target or ()),
         formats=tuple(str(one) for one in formats or ()),
         labels=tuple(label or ()),
         evaluate=evaluate,
         nf4=nf4,
+        priority=priority,
+        deadline=deadline,
     )
     submit_batch(
         Submission(file=file, sweep=sweep, name=name, idempotency_key=idempotency_key),

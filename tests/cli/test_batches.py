@@ -15,7 +15,7 @@ from rich.console import Console
 from cli.batch_view import LinesView, TableView, batch_view
 from cli.batches import read_request
 from cli.errors import CliError, ExitCode
-from cli.sweep import SweepOptions
+from cli.sweep import SweepBudgets, SweepOptions
 from core.configs import Method, Preset
 from core.errors import InvalidConfigError
 from tests.cli.conftest import Bitmill
@@ -46,6 +46,18 @@ def test_each_combination_is_a_config():
 def test_nothing_varied_is_one_config():
     assert sweep().configs({}, {}) == [{"method": "gptq"}]
     assert sweep(sym=False).configs({}, DRAW) == [{"method": "gptq", "sym": False, "calibration": DRAW}]
+
+
+def test_each_budget_is_a_config_of_those_that_calibrate():
+    """One without calibration is there once, without a budget; alone it keeps the budget, to be refused for it."""
+    budgets = SweepBudgets(values={"budget_bits": [3.5, 4.0], "budget_windows": [2]}).budgets()
+    assert budgets == [{"bits": 3.5, "windows": 2}, {"bits": 4.0, "windows": 2}]
+    configs = sweep(method=[Method.GPTQ, Method.RTN]).configs({}, {}, budgets)
+    assert configs == [*({"method": "gptq", "budget": budget} for budget in budgets), {"method": "rtn"}]
+    assert sweep(method=[Method.RTN]).configs({}, {}, budgets[:1]) == [{"method": "rtn", "budget": budgets[0]}]
+    assert SweepBudgets().budgets() == []
+    with pytest.raises(InvalidConfigError, match="no limit"):
+        SweepBudgets(values={"budget_windows": [2]}).budgets()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,21 @@ def test_a_request_comes_from_a_file(at_service: Bitmill, tmp_path: Path):
     assert at_service("batches", "watch", batch_id).returncode == ExitCode.CANCELLED
 
 
+def test_a_batch_has_budgets_and_limits_of_its_jobs(at_service: Bitmill, models: Path):
+    """As `jobs submit` takes them."""
+    asked = ("--budget-bits", "5.4", "--budget-bits", "6", "--budget-windows", "2", "--priority", "-3")
+    model = ("--model", str(models / "tiny"), "--group-size", "32")
+    done = at_service("batches", "submit", *model, *asked, "--deadline", "600", "--json")
+    assert done.returncode == ExitCode.OK, done.stderr
+    jobs = [row["job_id"] for row in json.loads(done.stdout)["table"]]
+    for job, bits in zip(jobs, (5.4, 6), strict=True):
+        shown = json.loads(at_service("jobs", "get", job, "--json").stdout)
+        assert (shown["spec"]["budget"]["bits"], shown["spec"]["budget"]["windows"]) == (bits, 2)
+        assert (shown["priority"], shown["deadline_s"]) == (-3, 600)
+        at_service("jobs", "cancel", job)
+        at_service("jobs", "watch", job)  # until it is over
+
+
 def test_what_cannot_run_is_named_and_nothing_is_stored(at_service: Bitmill, models: Path):
     """With the place of each config that stands in the way."""
     before = json.loads(at_service("batches", "list", "--json").stdout)
@@ -147,6 +174,9 @@ def test_what_cannot_run_is_named_and_nothing_is_stored(at_service: Bitmill, mod
         (("batch.json", "--bits", "4"), "FILE"),
         (("absent.json",), "FILE"),
         (("--model", "a/b", "--label", "none"), "--label"),
+        (("batch.json", "--priority", "0"), "FILE"),
+        (("batch.json", "--budget-bits", "4"), "FILE"),
+        (("--model", "a/b", "--budget-bits", "99"), "budget.bits"),
     ],
 )
 def test_a_wrong_command_says_so_before_anything_is_sent(local: Bitmill, arguments: tuple[str, ...], field: str):
