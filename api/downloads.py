@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import PurePosixPath
 from typing import cast
 from urllib.parse import quote
 
+from starlette.concurrency import iterate_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 from zipstream import ZIP_STORED, ZipStream  # type: ignore[import-untyped]  # it ships no types
 
 from api.conditional import (
@@ -32,6 +35,26 @@ from store.jobs import Artifact, Job, model_name
 CHECKSUMS = "SHA256SUMS"
 # Bytes under a sha256 name never change; who may read them can.
 CACHE_CONTROL = "private, max-age=31536000, immutable"
+
+
+class PiecesResponse(StreamingResponse):
+    """Sends pieces that a thread makes; of each answer at most one is in memory, however slowly it is read."""
+
+    def __init__(self, pieces: Generator[bytes], status: int, headers: Mapping[str, str], media_type: str) -> None:
+        super().__init__(_one_at_a_time(pieces), status, headers, media_type)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Closes what the pieces come from, also where the client went away."""
+        with closing(self._pieces):
+            await super().__call__(scope, receive, send)
+
+
+async def _one_at_a_time(pieces: Generator[bytes]) -> AsyncIterator[bytes]:
+    async for piece in iterate_in_threadpool(pieces):
+        yield piece
+        # A server takes a piece at once and waits with the next one until the connection has room: let that be nothing.
+        yield b""
 
 
 def artifact_response(artifact: Artifact, store: ArtifactStore, request_headers: Headers, *, head: bool) -> Response:
@@ -55,8 +78,8 @@ def artifact_response(artifact: Artifact, store: ArtifactStore, request_headers:
     status = 200 if part is None else 206
     if head:
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
-    body = store.open(artifact.sha256, chosen.start, chosen.end)
-    return StreamingResponse(body, status, headers, artifact.media_type)
+    pieces = store.open(artifact.sha256, chosen.start, chosen.end)
+    return PiecesResponse(pieces, status, headers, artifact.media_type)
 
 
 def archive_response(
@@ -79,7 +102,7 @@ def archive_response(
     headers["Content-Length"] = str(len(archive))
     if head:
         return Response(headers=headers, media_type="application/zip")
-    return StreamingResponse(cast("Iterator[bytes]", iter(archive)), headers=headers, media_type="application/zip")
+    return PiecesResponse(cast("Generator[bytes]", iter(archive)), 200, headers, "application/zip")
 
 
 def _archive(folder: str, artifacts: Sequence[Artifact], store: ArtifactStore) -> ZipStream:
@@ -89,7 +112,7 @@ def _archive(folder: str, artifacts: Sequence[Artifact], store: ArtifactStore) -
     return archive
 
 
-def _lazily(store: ArtifactStore, artifact: Artifact) -> Iterator[bytes]:
+def _lazily(store: ArtifactStore, artifact: Artifact) -> Generator[bytes]:
     """Opens a file when its turn in the archive has come, not before."""
     yield from store.open(artifact.sha256)
 

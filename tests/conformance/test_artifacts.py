@@ -8,10 +8,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from store.artifacts import PART_BYTES, READ_CHUNK_BYTES, ArtifactStore
-from store.errors import BlobCorruptError, NotFoundError
+from store.errors import BlobCorruptError, NotFoundError, StorageUnavailableError
 from tests.conftest import Bucket
 
 ABSENT = "0" * 64
@@ -86,6 +87,12 @@ def test_ranges(artifacts: ArtifactStore, large: Path, start: int, end: int | No
     """A range gives exactly the bytes that slicing gives."""
     sha256, _ = artifacts.put_file(large)
     assert b"".join(artifacts.open(sha256, start, end)) == large.read_bytes()[start:end]
+
+
+def test_pieces_are_bounded(artifacts: ArtifactStore, large: Path) -> None:
+    """None holds more than some pieces' worth, however large the file is: a slow reader costs so much memory."""
+    sha256, size_bytes = artifacts.put_file(large)
+    assert max(len(piece) for piece in artifacts.open(sha256)) < 4 * READ_CHUNK_BYTES < size_bytes
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 6), (6, None)])
@@ -180,6 +187,33 @@ def test_damaged_blob_is_not_fetched(tmp_path: Path) -> None:
         artifacts.fetch_to(sha256, tmp_path / "copy")
     assert caught.value.found == hashlib.sha256(b"wrong").hexdigest()
     assert not list(tmp_path.glob("copy*"))
+
+
+def test_closed_pieces_hold_no_file(tmp_path: Path, large: Path) -> None:
+    """Whoever stops in the middle, or before the first piece, leaves no file open."""
+    artifacts = ArtifactStore(f"file://{tmp_path}/artifacts")
+    sha256, _ = artifacts.put_file(large)
+
+    def opened() -> int:
+        return sum(file.path.endswith(sha256) for file in psutil.Process().open_files())
+
+    asked = [artifacts.open(sha256, 5) for _ in range(3)]
+    next(asked[0])
+    assert opened() == len(asked)
+    for pieces in asked:
+        pieces.close()
+    assert opened() == 0
+
+
+def test_a_blob_that_is_cut_while_it_is_read(tmp_path: Path, large: Path) -> None:
+    """Its end is an error, not the end of the bytes."""
+    artifacts = ArtifactStore(f"file://{tmp_path}/artifacts")
+    sha256, _ = artifacts.put_file(large)
+    pieces = artifacts.open(sha256)
+    first = next(pieces)
+    _damage(tmp_path, sha256, first)
+    with pytest.raises(StorageUnavailableError, match=f"ends at byte {len(first)}"):
+        next(pieces)
 
 
 def test_cut_blob_is_stored_anew(tmp_path: Path) -> None:

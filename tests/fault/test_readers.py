@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
@@ -9,16 +10,18 @@ from contextlib import ExitStack
 
 import pytest
 
+from store.artifacts import READ_CHUNK_BYTES
 from store.jobs import NewArtifact
 from tests.fault.conftest import Deploy
-from tests.fault.deployment import Deployment
+from tests.fault.deployment import Deployment, wait_for
 from tests.fault.test_surroundings import start_api
 
 READERS = 50
 STREAMS = 50
 FILE_BYTES = 64 << 20
-MOST_BYTES = (READERS + STREAMS) * (4 << 20)
-"""A piece of the file on its way to each reader and what the connection buffers, and not the file for each."""
+MOST_BYTES = READERS * 4 * READ_CHUNK_BYTES
+"""A piece of the file on its way to each reader and what its connection and memory hold, and not the file for each."""
+LEAVERS = 5
 RESTLESS = {"BITMILL_STREAM_HEARTBEAT_SECONDS": "0.05"}
 """Streams that have something to say all the time, to readers that take nothing."""
 POLLS = 40
@@ -66,7 +69,28 @@ def test_r14_readers_at_a_byte_a_second(published: tuple[Deployment, str]):
         assert api.process.memory_info().rss - before < MOST_BYTES
         assert slowest < POLL_SECONDS
         with client.stream("GET", path) as whole:
-            assert sum(len(piece) for piece in whole.iter_raw()) == FILE_BYTES
+            digest = hashlib.sha256()
+            for piece in whole.iter_raw():
+                digest.update(piece)
+            assert whole.headers["etag"] == f'"{digest.hexdigest()}"'
+    client.close()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_r14_readers_that_leave(published: tuple[Deployment, str], *, whole: bool):
+    """Who goes away in the middle of a file, or of the archive of all, leaves no file open in the service."""
+    deployment, path = published
+    api, client = start_api(deployment)
+    wanted = f"{path.partition('/artifacts')[0]}/archive.zip" if whole else path
+
+    def opened() -> int:
+        return sum("/blobs/" in file.path for file in api.process.open_files())
+
+    with ExitStack() as stack:
+        for _ in range(LEAVERS):
+            stack.enter_context(open_request(client.base_url.port or 0, wanted))
+        wait_for(lambda: opened() == LEAVERS, lambda: f"{opened()} files are open")
+    wait_for(lambda: opened() == 0, lambda: f"{opened()} files are still open")
     client.close()
 
 
