@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import resource
 import signal
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 import httpx
 import psycopg
@@ -41,22 +43,24 @@ def test_r11_a_full_disk_under_a_worker(deployment: Deployment, undisturbed: Map
 
 
 def test_r11_a_full_disk_under_the_database(deploy: Deploy):
-    """Each submit is either stored and answered 202, or refused with 503; with room again the next one is stored."""
+    """Each submit is either stored and answered 202, or refused with 503; reads go on, nothing stays half-written, and
+    with room again the next submit is stored.
+    """
     deployment = deploy()
     api, client = start_api(deployment)
     # The first one stores the built-in calibration text, which is larger than the room that is left.
     assert client.post("/v1/jobs", json=job_request()).status_code == 202
     size = max(path.stat().st_size for path in deployment.settings.data_dir.glob("bitmill.db*"))
     resource.prlimit(api.process.pid, resource.RLIMIT_FSIZE, (size + 65_536, resource.RLIM_INFINITY))
-    codes: list[int] = []
-    while len(codes) < 400 and 503 not in codes:
-        codes.append(client.post("/v1/jobs", json=job_request()).status_code)
-    assert codes[-1] == 503
-    assert set(codes) == {202, 503}
+    answers = submit_until_refused(client)
+    assert client.get("/v1/jobs").status_code == 200
     resource.prlimit(api.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert client.post("/v1/jobs", json=job_request()).status_code == 202
     with deployment.database.reading() as repository:
-        assert sum(repository.state_counts().values()) == codes.count(202) + 2
+        assert sum(repository.state_counts().values()) == len(answers) + 1
+    with closing(sqlite3.connect(deployment.settings.data_dir / "bitmill.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     client.close()
 
 
@@ -71,11 +75,7 @@ def test_r11_a_full_disk_under_postgresql(deploy: Deploy, redis_url: str, undist
         worker = deployment.worker("work")
         deployment.wait(job, lambda found: found.progress.blocks_done >= 2)
         cluster.limit_files(room)
-        answers: list[httpx.Response] = []
-        while len(answers) < 400 and (not answers or answers[-1].status_code == 202):
-            answers.append(client.post("/v1/jobs", json=job_request()))
-        assert (answers[-1].status_code, answers[-1].json()["code"]) == (503, "storage_unavailable")
-        assert int(answers[-1].headers["retry-after"]) > 0
+        answers = submit_until_refused(client)
         assert client.get(f"/v1/jobs/{job.id}").json()["state"] == "running"
         wait_for(lambda: "heartbeat_failed" in worker.log.read_text(), "the worker did not meet the full disk")
         solved = len(deployment.solved_blocks(job))
@@ -89,6 +89,16 @@ def test_r11_a_full_disk_under_postgresql(deploy: Deploy, redis_url: str, undist
         check(deployment, [job], undisturbed)
         deployment.end()
         deployment.database.dispose()
+
+
+def submit_until_refused(client: httpx.Client) -> list[httpx.Response]:
+    """Submits jobs until there is no room for one; returns the answers, of which the last one is a clear refusal."""
+    answers: list[httpx.Response] = []
+    while len(answers) < 400 and (not answers or answers[-1].status_code == 202):
+        answers.append(client.post("/v1/jobs", json=job_request()))
+    assert (answers[-1].status_code, answers[-1].json()["code"]) == (503, "storage_unavailable"), answers[-1].text
+    assert int(answers[-1].headers["retry-after"]) > 0
+    return answers
 
 
 def grow_history(deployment: Deployment) -> int:
