@@ -157,10 +157,16 @@ class ArtifactStore:
         self.size(sha256)
         return obstore.sign(self._store, "GET", _key(sha256), timedelta(seconds=seconds))
 
-    def fetch_to(self, sha256: str, path: Path, go_on: Callable[[], None] = lambda: None) -> None:
+    def fetch_to(
+        self,
+        sha256: str,
+        path: Path,
+        go_on: Callable[[], None] = lambda: None,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Writes the blob to a file, which appears only once its hash is verified; raises BlobCorruptError.
 
-        go_on: is called before each piece and may raise.
+        go_on: is called before each piece and may raise. on_bytes: is told the length of each piece that was written.
         """
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         digest = hashlib.sha256()
@@ -170,6 +176,7 @@ class ArtifactStore:
                     go_on()
                     digest.update(piece)
                     file.write(piece)
+                    on_bytes(len(piece))
                 file.flush()
                 os.fsync(file.fileno())
             if digest.hexdigest() != sha256:

@@ -101,7 +101,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """fraction: 0 to 1, monotone within an attempt. eta_at: absolute, None while unknown. rss_bytes: of the child."""
+    """fraction: 0 to 1, monotone within an attempt. eta_at: of the job, while downloading of the model; None while unknown. rss_bytes: of the child."""
 
     fraction: float = 0.0
     blocks_done: int = 0

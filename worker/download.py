@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ from core.preflight.resources import check_disk
 from worker.channel import Channel, run_child
 from worker.errors import Failure, failure_from
 from worker.faults import FaultPoint, Faults
+from worker.hub_bars import counting_bars
 from worker.hub_headers import HubFiles, lay_out
 from worker.preflight import check_attempt, run_request
-from worker.protocol import FETCH_SPEC, DatasetSpec, DownloadSpec, Result
+from worker.protocol import FETCH_SPEC, DatasetSpec, DownloadSpec, Fetched, Result
 
 UNAVAILABLE = (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, TimeoutError, ConnectionError)
 """What another attempt may not meet again."""
@@ -48,15 +50,20 @@ HEADERS = "headers"
 """A folder beside the job's work folder, as long as it is looked at."""
 
 
-def fetch(spec: DownloadSpec) -> Result:
+def fetch(spec: DownloadSpec, on_bytes: Callable[[int, int], None]) -> Result:
     """Downloads or completes the snapshot, where the job can run on that model and there is room for both.
 
-    Raises core's errors before the first shard, and huggingface_hub's; `explain` makes them a failure.
+    on_bytes: is told how many bytes of the weights have come, and of how many. Raises core's errors before the first
+    shard, and huggingface_hub's; `explain` makes them a failure.
     """
+    expected = 0
     # A hub that does not answer has nothing to be weighed; the snapshot may be complete in the cache.
     with suppress(DryRunError):
-        refuse_unfit(spec, snapshot_download(**_asked_of_hub(spec), dry_run=True))
-    folder = snapshot_download(**_asked_of_hub(spec), dry_run=False)
+        files = snapshot_download(**_asked_of_hub(spec), dry_run=True)
+        refuse_unfit(spec, files)
+        expected = missing_bytes([file for file in files if file.filename.endswith(SHARDS)])
+    bars = counting_bars(expected, on_bytes)
+    folder = snapshot_download(**_asked_of_hub(spec), dry_run=False, tqdm_class=bars)
     # The cache names a snapshot's folder by its commit.
     return Result(resolved={"model_dir": folder, "model_commit": Path(folder).name})
 
@@ -154,6 +161,10 @@ def _unavailable(error: Exception, name: str) -> Failure:
     )
 
 
+def _tell(channel: Channel, done_bytes: int, total_bytes: int) -> None:
+    channel.write(Fetched(done_bytes=done_bytes, total_bytes=total_bytes))
+
+
 def main(channel: Channel) -> int:
     """Runs one download; returns the exit code."""
     try:
@@ -163,7 +174,10 @@ def main(channel: Channel) -> int:
     channel.listen(spec.silence_seconds)
     Faults(spec.faults.plan, spec.faults.folder).hit(FaultPoint.DOWNLOADING)
     try:
-        channel.write(fetch(spec) if isinstance(spec, DownloadSpec) else fetch_text(spec))
+        if isinstance(spec, DownloadSpec):
+            channel.write(fetch(spec, partial(_tell, channel)))
+        else:
+            channel.write(fetch_text(spec))
     except Exception as error:  # noqa: BLE001 - the task's edge: whatever the library raises becomes one failure line
         traceback.print_exc(file=sys.stderr)
         return channel.fail(explain(error, spec))

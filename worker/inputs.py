@@ -18,7 +18,7 @@ from store.vault import Vault
 from worker.errors import AttemptFailedError, Failure
 from worker.faults import FaultPoint
 from worker.lease import Lease
-from worker.model_cache import ModelCache
+from worker.model_cache import FetchWatch, ModelCache
 from worker.protocol import Asked, CalibrationText, DatasetSpec, DownloadSpec, QuantizeSpec, Result
 from worker.services import Services
 from worker.sources import (
@@ -39,7 +39,8 @@ from worker.workfolder import WorkFolder
 class Inputs:
     """The inputs of one attempt. Use it as a context: an uploaded model stays in the cache as long as that lasts.
 
-    download: runs the downloader under the attempt's lease. go_on: raises where the attempt is to end.
+    download: runs the downloader under the attempt's lease. on_bytes: is told how many bytes of an uploaded model have
+    come, and of how many. go_on: raises where the attempt is to end.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Inputs:
         job: Job,
         lease: Lease,
         folder: WorkFolder,
+        *,
         download: Callable[[DownloadSpec | DatasetSpec], Result],
+        on_bytes: Callable[[int, int], None],
         go_on: Callable[[], None],
     ) -> None:
         self._services = services
@@ -56,7 +59,7 @@ class Inputs:
         self._lease = lease
         self._folder = folder
         self._download = download
-        self._go_on = go_on
+        self._watch = FetchWatch(go_on=go_on, on_file=self._on_file, on_bytes=on_bytes)
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -122,8 +125,7 @@ class Inputs:
         self._lease.enter(Stage.DOWNLOADING)
         settings = self._services.settings
         cache = ModelCache(self._services.artifacts, settings.cache_dir / "uploads", settings.model_cache_bytes)
-        held = cache.held(source.sha256, files, go_on=self._go_on, on_file=self._on_file)
-        return self._held.enter_context(held)
+        return self._held.enter_context(cache.held(source.sha256, files, self._watch))
 
     def _on_file(self, file: ModelFile) -> None:
         self._lease.journal.log.add("worker", "model_file_fetched", name=file.name, bytes=file.size_bytes)

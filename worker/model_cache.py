@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,6 +28,18 @@ LOCK_SUFFIX = ".lock"
 TRASH_PREFIX = ".trash-"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchWatch:
+    """Who follows a fetch. go_on: is called before each piece of a file and may raise.
+
+    on_file: is told of each file before it is fetched. on_bytes: how many bytes have come, and of how many.
+    """
+
+    go_on: Callable[[], None]
+    on_file: Callable[[ModelFile], None]
+    on_bytes: Callable[[int, int], None]
+
+
 class ModelCache:
     """A folder of models by their hash."""
 
@@ -37,17 +50,9 @@ class ModelCache:
         self._max_bytes = max_bytes
 
     @contextmanager
-    def held(
-        self,
-        sha256: str,
-        files: Sequence[ModelFile],
-        *,
-        go_on: Callable[[], None],
-        on_file: Callable[[ModelFile], None],
-    ) -> Iterator[Path]:
+    def held(self, sha256: str, files: Sequence[ModelFile], watch: FetchWatch) -> Iterator[Path]:
         """Yields the folder of a whole model, which stays there as long as the context lasts.
 
-        go_on: is called before each piece of a file and may raise. on_file: is told of each file before it is fetched.
         Raises InsufficientResourcesError before the first byte, BlobCorruptError, NotFoundError for a file that the
         store lacks, StorageUnavailableError.
         """
@@ -55,21 +60,15 @@ class ModelCache:
         place = self._folder / sha256
         # The lock's file stays when its model goes: whoever waits for it must not hold another one of the same name.
         with (self._folder / f"{sha256}{LOCK_SUFFIX}").open("ab") as lock:
-            _take(lock, fcntl.LOCK_SH, go_on)
+            _take(lock, fcntl.LOCK_SH, watch.go_on)
             while _missing(place, files):
-                _take(lock, fcntl.LOCK_EX, go_on)
-                self._fetch(place, files, go_on, on_file)
-                _take(lock, fcntl.LOCK_SH, go_on)
+                _take(lock, fcntl.LOCK_EX, watch.go_on)
+                self._fetch(place, files, watch)
+                _take(lock, fcntl.LOCK_SH, watch.go_on)
             os.utime(place)
             yield place
 
-    def _fetch(
-        self,
-        place: Path,
-        files: Sequence[ModelFile],
-        go_on: Callable[[], None],
-        on_file: Callable[[ModelFile], None],
-    ) -> None:
+    def _fetch(self, place: Path, files: Sequence[ModelFile], watch: FetchWatch) -> None:
         """Completes a model whose lock is ours alone."""
         place.mkdir(exist_ok=True)
         for torn in place.glob("*.partial"):
@@ -78,9 +77,16 @@ class ModelCache:
         needed_bytes = sum(file.size_bytes for file in missing)
         self._make_room(place, needed_bytes)
         check_disk(place, needed_bytes)
+        come = 0
+
+        def count(piece_bytes: int) -> None:
+            nonlocal come
+            come += piece_bytes
+            watch.on_bytes(come, needed_bytes)
+
         for file in missing:
-            on_file(file)
-            self._artifacts.fetch_to(file.sha256, place / file.name, go_on)
+            watch.on_file(file)
+            self._artifacts.fetch_to(file.sha256, place / file.name, watch.go_on, count)
 
     def _make_room(self, keep: Path, needed_bytes: int) -> None:
         """Lets models go that nobody uses, those first that were used longest ago, while there is too little room."""

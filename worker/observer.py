@@ -26,10 +26,13 @@ from core.progress import Progress, ProgressEstimator
 from store.jobs import JobProgress, LinearRow, Stage
 from worker.journal import LINEAR_FIELDS
 from worker.lease import Lease
-from worker.protocol import EngineEvent, Tick
+from worker.protocol import EngineEvent, Fetched, Tick
+from worker.transfer import TransferEstimator
 
 ENGINE_STAGES = tuple(EngineStage)
 DECIMALS = 4
+FETCH_SHARE = 0.1
+"""Of the bar, where a model is fetched first; how long the rest takes is not known then."""
 
 
 class Observer:
@@ -41,6 +44,8 @@ class Observer:
         self._work_dir = work_dir
         self._on_block = on_block
         self._estimator = ProgressEstimator()
+        self._transfer = TransferEstimator()
+        self._fetch_share = 0.0
         self._progress = JobProgress()
         self._warnings: list[Mapping[str, Any]] = []
         self._rank = 0
@@ -59,8 +64,18 @@ class Observer:
         """Returns every warning once, for the job's row."""
         return tuple(self._warnings)
 
-    def take(self, line: Tick | EngineEvent) -> None:
-        """Takes a line of the child."""
+    def fetched(self, done_bytes: int, total_bytes: int) -> None:
+        """Takes how much of the model has come; the part of the bar that it fills is the fetch's from then on."""
+        transfer = self._transfer.update(done_bytes, total_bytes)
+        self._fetch_share = max(self._fetch_share, FETCH_SHARE * transfer.share)
+        self._progress = replace(self._progress, fraction=self._fetch_share, eta_at=_time_after(transfer.seconds_left))
+        self._lease.advance(self._progress)
+
+    def take(self, line: Tick | Fetched | EngineEvent) -> None:
+        """Takes a line of a child."""
+        if isinstance(line, Fetched):
+            self.fetched(line.done_bytes, line.total_bytes)
+            return
         if isinstance(line, Tick):
             # Not worth a write of its own: it goes along with the next thing that happens.
             self._progress = replace(self._progress, rss_bytes=line.rss_bytes)
@@ -120,15 +135,18 @@ class Observer:
             self._lease.enter(Stage(stage.value))
 
     def _show(self, progress: Progress) -> None:
-        left = progress.seconds_left
         self._progress = replace(
             self._progress,
-            fraction=progress.fraction,
+            fraction=self._fetch_share + (1.0 - self._fetch_share) * progress.fraction,
             blocks_done=progress.blocks_done,
             blocks_total=progress.blocks_total,
-            eta_at=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
+            eta_at=_time_after(progress.seconds_left),
         )
         self._lease.advance(self._progress)
+
+
+def _time_after(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 def _told(event: Event) -> dict[str, str | int | float]:

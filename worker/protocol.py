@@ -152,6 +152,14 @@ class Stop(Line):
     after_block: bool = False
 
 
+class Fetched(Line):
+    """How much of what is to be fetched has come."""
+
+    kind: Literal["fetched"] = "fetched"
+    done_bytes: int
+    total_bytes: int
+
+
 class EngineEvent(Line):
     """An event of `core.events`, as its `to_dict` wrote it."""
 
@@ -184,7 +192,7 @@ class Stopped(Line):
     kind: Literal["stopped"] = "stopped"
 
 
-FromChild = Tick | EngineEvent | Result | FailureLine | Stopped
+FromChild = Tick | Fetched | EngineEvent | Result | FailureLine | Stopped
 ToChild = Tick | Stop
 
 FETCH_SPEC: TypeAdapter[DownloadSpec | DatasetSpec] = TypeAdapter(DownloadSpec | DatasetSpec)

@@ -16,7 +16,7 @@ from worker.exits import Fault, failure_of
 from worker.ladder import Ladder, Patience, Step
 from worker.lease import Lease
 from worker.process import ChildProcess, EndOfOutput, Garbled
-from worker.protocol import EngineEvent, FailureLine, Result, Stop, Stopped, Tick
+from worker.protocol import EngineEvent, FailureLine, Fetched, Result, Stop, Stopped, Tick
 from worker.settings import WorkerSettings
 
 TICK_SECONDS = 1.0
@@ -33,7 +33,7 @@ class ChildRunner:
         drain: Drain,
         settings: WorkerSettings,
         *,
-        on_line: Callable[[Tick | EngineEvent], None],
+        on_line: Callable[[Tick | Fetched | EngineEvent], None],
         stall_limit_seconds: float | None,
     ) -> None:
         """on_line: is given every tick and event; the last line comes back from `run`.
@@ -91,7 +91,7 @@ class ChildRunner:
                 return False
             case Garbled():
                 self._fault = Fault.GARBLED
-            case Tick():
+            case Tick() | Fetched():
                 self._on_line(line)
             case EngineEvent():
                 self._worked_at = self._heard_at

@@ -114,7 +114,13 @@ class Supervisor:
         self._folder.create()
         threads = THREADS_AFTER_OUT_OF_MEMORY if ran_out_of_memory(self._history) else None
         with Inputs(
-            self._services, self._job, self._lease, self._folder, self._download, self._stop_if_asked
+            self._services,
+            self._job,
+            self._lease,
+            self._folder,
+            download=self._download,
+            on_bytes=self._observer.fetched,
+            go_on=self._stop_if_asked,
         ) as inputs:
             spec = inputs.spec(threads=threads)
             with self._checkpoints():

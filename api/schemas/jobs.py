@@ -29,7 +29,9 @@ class ProgressView(BaseModel):
     fraction: float = Field(ge=0, le=1, description="Monotone within an attempt.")
     blocks_done: int
     blocks_total: int
-    eta_at: datetime | None = Field(description="When the job should be done; null while unknown.")
+    eta_at: datetime | None = Field(
+        description="When the job should be done, while `downloading` the model should be there; null while unknown."
+    )
     rss_bytes: int | None = Field(description="Resident memory of the process that works on it.")
     last_linear: str | None
     last_loss: float | None = Field(description="tr((W-Ŵ)H(W-Ŵ)ᵀ) of the last linear.")

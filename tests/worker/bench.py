@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from core.configs import RTNConfig
-from store.jobs import Job, JobState, NewJob
+from store.jobs import Job, JobProgress, JobState, NewJob, Stage
+from worker.lease import Lease
+from worker.observer import FETCH_SHARE
 from worker.services import Services
 from worker.tasks import run_next
 
@@ -142,3 +145,25 @@ def finished(job: Job) -> bool:
 def quantizing(blocks: int) -> Callable[[Job], bool]:
     """Returns the condition that so many blocks are recorded while the job runs."""
     return lambda job: job.state is JobState.RUNNING and job.progress.blocks_done >= blocks
+
+
+@contextmanager
+def watched_progress() -> Iterator[list[tuple[Stage, JobProgress]]]:
+    """Collects what the jobs of this process show, with the stage that each was shown in."""
+    shown: list[tuple[Stage, JobProgress]] = []
+    advance = Lease.advance
+
+    def note(lease: Lease, progress: JobProgress) -> None:
+        shown.append((lease.snapshot.stage, progress))
+        advance(lease, progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lease, "advance", note)
+        yield shown
+
+
+def fetch_was_shown(shown: list[tuple[Stage, JobProgress]]) -> bool:
+    """Whether a fetch filled its part of the bar, and the run the rest of it, without a step back."""
+    fractions = [progress.fraction for _, progress in shown]
+    fetched = [progress.fraction for stage, progress in shown if stage is Stage.DOWNLOADING]
+    return fractions == sorted(fractions) and fetched[-1:] == [FETCH_SHARE] and fractions[-1] > FETCH_SHARE

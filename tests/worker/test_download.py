@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from store.jobs import JobEvent, JobState
+from store.jobs import JobEvent, JobState, Stage
 from store.vault import Vault
-from tests.worker.bench import OWNER, Bench
+from tests.worker.bench import OWNER, Bench, fetch_was_shown, watched_progress
 from tests.worker.fake_hub import BRANCH, BROKEN_REPO, COMMIT, GATED_REPO, REPO, FakeHub, fake_hub
 
 
@@ -36,9 +36,11 @@ def online(bench: Bench, hub: FakeHub) -> Bench:
 def test_a_hub_model_is_fetched_and_quantized(online: Bench, hub: FakeHub):
     """Only wanted files come over; the commit is on the job and in the artifact's provenance."""
     job_id = online.add({"source": "hub", "repo": REPO, "revision": BRANCH}).id
-    online.work()
+    with watched_progress() as shown:
+        online.work()
     job = online.job(job_id)
     assert job.state is JobState.SUCCEEDED, job.error
+    assert fetch_was_shown(shown)
     assert job.resolved["model_commit"] == COMMIT
     assert hub.downloaded == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert hub.tokens == {"Bearer hf_hidden"}
@@ -57,7 +59,9 @@ def test_a_second_job_uses_the_cache(online: Bench, hub: FakeHub):
     online.work()
     before = set(hub.downloaded)
     hub.requests.clear()
-    online.work()
+    with watched_progress() as shown:
+        online.work()
+    assert all(stage is not Stage.DOWNLOADING for stage, _ in shown)
     assert before
     assert hub.downloaded == set()
 

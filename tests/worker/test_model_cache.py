@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from store.artifacts import ArtifactStore
 from store.errors import BlobCorruptError, NotFoundError
 from store.models import ModelFile, content_sha256
 from tests.conftest import Bucket
-from worker.model_cache import ModelCache
+from worker.model_cache import FetchWatch, ModelCache
 
 SIZE = 3_000_000
 PLENTY = 1 << 40
@@ -34,6 +34,7 @@ class Bench:
         self.folder = folder
         self.cache = ModelCache(store, folder, max_bytes)
         self.fetched: list[str] = []
+        self.counted: list[tuple[int, int]] = []
 
     def model(self, seed: int) -> tuple[str, tuple[ModelFile, ...]]:
         """Stores a model; two of them share their second file."""
@@ -46,8 +47,11 @@ class Bench:
 
     def hold(self, model: tuple[str, Sequence[ModelFile]], stack: ExitStack) -> Path:
         """Holds a model as long as the stack does."""
-        held = self.cache.held(*model, go_on=self.go_on, on_file=lambda file: self.fetched.append(file.name))
-        return stack.enter_context(held)
+        return stack.enter_context(self.cache.held(*model, self.watch(lambda file: self.fetched.append(file.name))))
+
+    def watch(self, on_file: Callable[[ModelFile], None]) -> FetchWatch:
+        """Returns who keeps the bytes that have come."""
+        return FetchWatch(go_on=self.go_on, on_file=on_file, on_bytes=lambda *counted: self.counted.append(counted))
 
     def use(self, model: tuple[str, Sequence[ModelFile]]) -> Path:
         """Holds a model for a moment, after looking at its bytes."""
@@ -87,6 +91,23 @@ def test_a_model_is_fetched_once(bench: Bench):
     assert len(bench.fetched) == 2
 
 
+def test_the_bytes_that_come_are_counted(bench: Bench):
+    """Of those that were missing: what is there already is no part of this fetch."""
+    model = bench.model(1)
+    bench.use((model[0], model[1][1:]))
+    assert bench.counted == [(2, 2)]
+    bench.counted.clear()
+    bench.use(model)
+    counts = [done for done, _ in bench.counted]
+    assert counts == sorted(counts)
+    assert len(counts) > 1  # pieces, not files
+    assert bench.counted[-1] == (SIZE, SIZE)
+    assert {total for _, total in bench.counted} == {SIZE}
+    bench.counted.clear()
+    bench.use(model)
+    assert bench.counted == []
+
+
 def test_a_bucket_s_model_is_fetched(bucket: Bucket, tmp_path: Path):
     bench = Bench(ArtifactStore(bucket.url, s3_endpoint=bucket.endpoint), tmp_path / "cache")
     assert (bench.use(bench.model(3)) / "a.safetensors").read_bytes() == b"\3" * SIZE
@@ -124,7 +145,7 @@ def test_two_at_once_fetch_it_once(bench: Bench):
         assert go.wait(60)
 
     def first() -> None:
-        with bench.cache.held(*model, go_on=bench.go_on, on_file=slow) as place:
+        with bench.cache.held(*model, bench.watch(slow)) as place:
             places.append(place)
 
     def second() -> None:
@@ -156,7 +177,7 @@ def test_who_waits_for_another_fetch_can_be_stopped(bench: Bench, monkeypatch: p
             bench.use(model)
         monkeypatch.undo()
 
-    with bench.cache.held(*model, go_on=bench.go_on, on_file=meanwhile) as place:
+    with bench.cache.held(*model, bench.watch(meanwhile)) as place:
         assert (place / "config.json").exists()
     assert len(tries) >= 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from store.jobs import Job, JobError, JobState, Stage
-from tests.worker.bench import OWNER, Bench
+from tests.worker.bench import OWNER, Bench, fetch_was_shown, watched_progress
 from tests.worker.uploads import put_model, source_of_upload
 
 
@@ -42,8 +42,10 @@ def test_an_upload_is_quantized_as_a_folder_is(bench: Bench, folder: Path):
     """The same bytes; downloading is a stage of its own with a line per file; the config names the upload's content."""
     job, local = add(bench, folder), bench.submit()
     shutil.rmtree(folder)
-    for _ in range(2):
+    with watched_progress() as shown:
         bench.work()
+    assert fetch_was_shown(shown)
+    bench.work()
     ended = bench.job(job.id)
     assert ended.state is JobState.SUCCEEDED, ended.error
     mine, theirs = published(bench, job), published(bench, local)

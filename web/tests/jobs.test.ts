@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 
 import type { Batch, Job, Linear } from "../src/api/types";
 import { entriesOfBatch, letter, overlay } from "../src/lib/compare";
-import { canCancel, canRetry, differences, modelOf, summaryOf } from "../src/lib/jobs";
+import { canCancel, canRetry, differences, leftOf, modelOf, summaryOf } from "../src/lib/jobs";
 
 test("a spec is told in words", () => {
   const spec = { model: { source: "hub", repo: "owner/name" }, method: "gptq", bits: 4, group_size: -1 };
@@ -11,6 +11,15 @@ test("a spec is told in words", () => {
   expect(summaryOf({ method: "awq", bits: 3, group_size: 64 })).toBe("AWQ · 3 bits · groups of 64");
   expect(summaryOf({ method: "gptq", bits: 4, group_size: 64, budget: { bits: 3.5, bytes: 0 } })).toBe("GPTQ · under 3.5 bits per weight");
   expect(summaryOf({ method: "awq", budget: { bits: 3.5, bytes: 90_000_000 } })).toBe("AWQ · under 3.5 bits per weight and 90.0 MB");
+});
+
+test("the time left says what it is left to", () => {
+  const job = { state: "running", stage: "quantizing", progress: { eta_at: "2026-11-24T09:03:00Z" } } as Job;
+  const now = Date.parse("2026-11-24T09:00:00Z");
+  expect(leftOf(job, now, "?")).toBe("3 min 00 s left");
+  expect(leftOf({ ...job, stage: "downloading" }, now, "?")).toBe("fetching, 3 min 00 s left");
+  expect(leftOf({ ...job, progress: { ...job.progress, eta_at: null } }, now, "?")).toBe("?");
+  expect(leftOf({ ...job, state: "cancelling" }, now, "?")).toBe("stopping");
 });
 
 test("what differs is found at any depth, and nothing else", () => {

@@ -1,6 +1,6 @@
 // What the page says about a job, read out of its spec.
 import type { Job } from "../api/types";
-import { bytes } from "./format";
+import { bytes, left } from "./format";
 
 export type Spec = Record<string, unknown>;
 
@@ -38,6 +38,13 @@ export function summaryOf(spec: Spec): string {
 export const shortId = (id: string): string => id.slice(-8);
 export const canCancel = (job: Job): boolean => job.state === "queued" || job.state === "running";
 export const canRetry = (job: Job): boolean => job.state === "failed" || job.state === "cancelled";
+
+/** Returns the time left to a running job, while its model is fetched to that; or that it is not known. */
+export function leftOf({ state, stage, progress }: Job, now: number, unknown: string): string {
+  if (state === "cancelling") return "stopping";
+  if (!progress.eta_at) return unknown;
+  return `${stage === "downloading" ? "fetching, " : ""}${left(progress.eta_at, now)}`;
+}
 
 /** Returns the request that a job's spec is: without what another request would not carry. */
 export function requestOf(job: Job): Spec {

@@ -2,6 +2,7 @@
 import { api, body } from "../api/client";
 import { type Attempt, type Job, type JobEvent, STAGES, isOver } from "../api/types";
 import { ago, bytes, duration, left, moment, number, percent, seconds, words } from "../lib/format";
+import { leftOf } from "../lib/jobs";
 import { now } from "../state/live";
 import { useEvents, useResource } from "../state/resource";
 import { Glyph } from "../ui/icons";
@@ -49,10 +50,9 @@ export function ProgressCard({ job, events }: { job: Job; events: readonly JobEv
 }
 
 function Eta({ job }: { job: Job }) {
-  const { fraction, eta_at } = job.progress;
   return (
     <span class="eta">
-      <b>{percent(fraction)}</b> {job.state === "cancelling" ? "stopping" : eta_at ? left(eta_at, now.value) : "estimating …"}
+      <b>{percent(job.progress.fraction)}</b> {leftOf(job, now.value, "estimating …")}
     </span>
   );
 }

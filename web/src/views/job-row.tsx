@@ -2,8 +2,8 @@
 import type { ComponentChildren } from "preact";
 
 import type { Job } from "../api/types";
-import { ago, duration, left, moment, percent, seconds } from "../lib/format";
-import { shortId, shortModel, summaryOf } from "../lib/jobs";
+import { ago, duration, moment, percent, seconds } from "../lib/format";
+import { leftOf, shortId, shortModel, summaryOf } from "../lib/jobs";
 import { hrefTo } from "../router";
 import { now, withProgress } from "../state/live";
 import { BlockStrip, StateBadge } from "../ui/parts";
@@ -41,7 +41,7 @@ function Outcome({ job }: { job: Job }) {
         <BlockStrip done={job.progress.blocks_done} total={job.progress.blocks_total} fraction={job.progress.fraction} state={job.state} />
         <span class="quiet row-line">
           <span>{percent(job.progress.fraction)}</span>
-          <span>{job.state === "cancelling" ? "stopping" : job.progress.eta_at ? left(job.progress.eta_at, now.value) : (job.stage ?? "starting")}</span>
+          <span>{leftOf(job, now.value, job.stage ?? "starting")}</span>
         </span>
       </>
     );

@@ -1,8 +1,8 @@
 // What runs, what waits, what went wrong: the state of the service at a glance.
 import { api, body } from "../api/client";
 import type { Job, JobState } from "../api/types";
-import { ago, bytes, duration, left, percent, seconds, words } from "../lib/format";
-import { shortId, shortModel, summaryOf } from "../lib/jobs";
+import { ago, bytes, duration, percent, seconds, words } from "../lib/format";
+import { leftOf, shortId, shortModel, summaryOf } from "../lib/jobs";
 import { hrefTo } from "../router";
 import { now, withProgress } from "../state/live";
 import { useEvents, useResource } from "../state/resource";
@@ -121,7 +121,7 @@ function RunningCard({ job: stored }: { job: Job }) {
         </div>
         <p class="running-percent">
           {percent(progress.fraction)}
-          <span class="quiet">{job.state === "cancelling" ? "stopping" : progress.eta_at ? left(progress.eta_at, now.value) : "estimating …"}</span>
+          <span class="quiet">{leftOf(job, now.value, "estimating …")}</span>
         </p>
       </div>
       <BlockStrip done={progress.blocks_done} total={progress.blocks_total} fraction={progress.fraction} state={job.state} />
