@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cli.batch_text import batch_table, row_state, states_text
 from cli.compare_table import letter
 from cli.job_text import method_text
+from cli.live import Drawing, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from rich.console import Console
 
@@ -31,22 +31,13 @@ def batch_view(console: Console) -> BatchView:
     return TableView(console) if console.is_terminal else LinesView(console)
 
 
-class LinesView:
+class LinesView(Lines):
     """One line for each change of a job's state: readable in a log file."""
 
     def __init__(self, console: Console) -> None:
-        """Writes to the console, without any control sequence."""
-        self._console = console
+        """Starts with nothing that was said."""
+        super().__init__(console)
         self._states: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Has nothing to close."""
 
     def show(self, batch: Mapping[str, Any]) -> None:
         """Prints the jobs that are in another state than before."""
@@ -63,25 +54,14 @@ class LinesView:
         self._console.print(message, soft_wrap=True, markup=False)
 
 
-class TableView:
+class TableView(Drawing):
     """The whole table with a line below it that sums it up."""
 
     def __init__(self, console: Console) -> None:
         """Draws on the console from `__enter__` on."""
         from rich.live import Live
 
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-
-    def __enter__(self) -> Self:
-        """Starts drawing."""
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Takes the table off the screen: the caller prints what came of it."""
-        self._live.stop()
+        super().__init__(Live(console=console, auto_refresh=False, transient=True))
 
     def show(self, batch: Mapping[str, Any]) -> None:
         """Draws the table."""

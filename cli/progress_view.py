@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
+from cli.live import Drawing, Lines
 from cli.output import duration_text
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console, RenderableType
 
 PLAIN_STEP = 0.1
@@ -56,23 +55,14 @@ def eta_text(state: ProgressState) -> str:
     return f"{duration_text(left)} left" if left > 1.0 else "almost done"
 
 
-class PlainView:
+class PlainView(Lines):
     """One line per stage and per tenth of the way: readable in a log file."""
 
     def __init__(self, console: Console) -> None:
-        """Writes to the console, without any control sequence."""
-        self._console = console
+        """Starts with nothing that was said."""
+        super().__init__(console)
         self._label = ""
         self._next_fraction = 0.0
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Has nothing to close."""
 
     def show(self, state: ProgressState) -> None:
         """Prints a line if the stage changed or another tenth was reached."""
@@ -84,7 +74,7 @@ class PlainView:
         self._console.print("  ".join(part for part in parts if part), soft_wrap=True)
 
 
-class BarView:
+class BarView(Drawing):
     """A bar that is redrawn in place, with a line below it that names what happened last."""
 
     def __init__(self, console: Console) -> None:
@@ -93,18 +83,7 @@ class BarView:
 
         self._state = ProgressState(label="starting", fraction=0.0)
         self._started_at = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
-
-    def __enter__(self) -> Self:
-        """Starts drawing."""
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Takes the bar off the screen: the caller prints what came of it."""
-        self._live.stop()
+        super().__init__(Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render))
 
     def show(self, state: ProgressState) -> None:
         """Takes the newest state; it is drawn at the next refresh."""

@@ -101,7 +101,10 @@ class JobError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """fraction: 0 to 1, monotone within an attempt. eta_at: of the job, while downloading of the model; None while unknown. rss_bytes: of the child."""
+    """fraction: 0 to 1, monotone within an attempt. rss_bytes: of the child.
+
+    eta_at: absolute, of the job's end, while downloading of the model's arrival; None while unknown.
+    """
 
     fraction: float = 0.0
     blocks_done: int = 0

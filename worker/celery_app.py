@@ -5,14 +5,16 @@ The one module with state at import, since Celery finds its application by impor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
+import structlog
 from celery import Celery, bootsteps, signals
 from celery.worker import WorkController
 from kombu.asynchronous import Hub
 
 from store.queue import make_celery
 from worker.dispatcher import Dispatcher
+from worker.kernels import hold_kernels
 from worker.logs import configure_logging
 from worker.messenger import Messenger
 from worker.publisher import Publisher
@@ -45,6 +47,8 @@ def create_app(services: Services) -> Celery:
             self._dispatcher = Dispatcher(services, app, tuple(app.amqp.queues.consume_from))
             self._messenger = Messenger(services)
             self._publisher = Publisher(services)
+            # Held to the end of the process: jobs may run on when this step has been stopped.
+            self._kernels = _kernels(services)
 
         def start(self, parent: WorkController) -> None:  # noqa: ARG002 - Celery's signature
             """Starts the threads beside the jobs."""
@@ -66,6 +70,14 @@ def create_app(services: Services) -> Celery:
     app.steps["worker"].add(DispatcherStep)
     _follow_shutdown(services)
     return app
+
+
+def _kernels(services: Services) -> IO[bytes] | None:
+    try:
+        return hold_kernels(services.settings.cache_dir)
+    except OSError as error:  # a cache without locks is no reason not to work
+        structlog.get_logger().warning("kernels_not_held", reason=str(error))
+        return None
 
 
 def _follow_shutdown(services: Services) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from store.session import Database
 from tests.ops.service import wait_until
 from tests.worker.bench import Bench, finished, quantizing
 from tests.worker.celery_worker import celery_worker
+from worker.kernels import kernel_folder, lock_of
 from worker.services import open_services
 from worker.settings import WorkerSettings
 
@@ -36,9 +38,21 @@ def deployed(request: pytest.FixtureRequest, settings: WorkerSettings, tiny_mode
     services.waker.close()
 
 
+def left_by(cache_dir: Path, version: str) -> Path:
+    """Makes a folder of kernels whose worker has ended."""
+    folder = cache_dir / "numba" / version
+    folder.mkdir(parents=True)
+    lock_of(folder).touch()
+    return folder
+
+
 def test_a_submitted_job_runs_by_itself(deployed: Bench, tmp_path: Path):
-    """With or without a wake-up, a queued job is found, worked and published by a worker that was already idle."""
+    """With or without a wake-up, a queued job is found, worked and published by a worker that was already idle.
+
+    It starts with the kernels of its own version alone, and nobody can take those from it.
+    """
     settings = deployed.services.settings
+    other = left_by(settings.cache_dir, "0123456789ab")
     with celery_worker(settings, tmp_path / "worker.log") as worker:
         woken = deployed.submit().id
         assert deployed.services.waker.wake("default", woken)
@@ -46,6 +60,9 @@ def test_a_submitted_job_runs_by_itself(deployed: Bench, tmp_path: Path):
         unannounced = deployed.submit().id
         deployed.wait(unannounced, finished)
         assert [deployed.job(job_id).state for job_id in (woken, unannounced)] == [JobState.SUCCEEDED] * 2
+        assert not other.exists()
+        with lock_of(kernel_folder(settings.cache_dir)).open("ab") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         worker.signal(signal.SIGTERM)
         assert worker.wait(60) == 0
         assert "Traceback" not in worker.log, worker.log
