@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import httpx
@@ -102,9 +101,8 @@ def test_a_taken_port_is_named_with_the_remedy(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is the folder that no user can write, not even root")
 def test_a_data_directory_that_cannot_be_written_is_named():
-    """Exit code 3 and the folder, before any process is started."""
+    """Exit code 3 and the folder, before any process is started; into /proc nobody can write, not even root."""
     done = run_bitmill("up", "--data-dir", "/proc/bitmill", "--port", str(free_port()))
     assert done.returncode == ExitCode.UNAVAILABLE
     assert "/proc/bitmill cannot be written" in done.stderr
