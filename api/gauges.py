@@ -29,6 +29,8 @@ class Gauges:
         self._free = gauge("free_slots", "Free places of the workers that take jobs.", "queue_class")
         self._deliveries = gauge("webhook_deliveries", "Webhook messages of the last 30 days by state.", "state")
         self._bytes = gauge("artifact_bytes", "Size of all published files, each job's counted.")
+        self._text_bytes = gauge("calibration_bytes", "Size of all stored calibration texts.")
+        self._model_bytes = gauge("model_bytes", "Size of all uploaded models.")
 
     def show(self, now: Measurements) -> None:
         """Takes over one look at the database."""
@@ -43,6 +45,8 @@ class Gauges:
         _replace(self._free, _free_slots(taking).items())
         self._overdue.set(now.overdue_leases)
         self._bytes.set(now.artifact_bytes)
+        self._text_bytes.set(now.calibration_bytes)
+        self._model_bytes.set(now.model_bytes)
 
 
 def _free_slots(workers: list[Worker]) -> Mapping[str, int]:

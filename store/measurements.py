@@ -20,7 +20,7 @@ class Measurements:
     states: jobs by state, zeros included. queued: jobs that a worker could claim now, by queue class; waiting_seconds:
     how long the oldest of them has waited. overdue_leases: jobs whose worker fell silent and that no sweep has taken
     back yet. failures: jobs that failed within FAILURE_SECONDS, by error code. artifact_bytes: size of all published
-    files, each job's counted.
+    files, each job's counted. calibration_bytes, model_bytes: of what was uploaded, each owner's counted.
     """
 
     states: Mapping[JobState, int]
@@ -31,3 +31,5 @@ class Measurements:
     workers: Sequence[Worker]
     deliveries: Mapping[DeliveryState, int]
     artifact_bytes: int
+    calibration_bytes: int
+    model_bytes: int

@@ -13,10 +13,12 @@ from store.repository.clock import database_time
 from store.repository.jobs import JobPart
 from store.repository.queue import QueuePart, claimable
 from store.repository.webhooks import WebhookPart
-from store.tables import artifacts, jobs
+from store.tables import artifacts, calibration_sets, jobs, uploaded_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sqlalchemy import Table
 
 
 class MeasurementPart(JobPart, QueuePart, WebhookPart):
@@ -33,8 +35,13 @@ class MeasurementPart(JobPart, QueuePart, WebhookPart):
             failures=self._failures(),
             workers=self.list_workers(),
             deliveries=self.delivery_counts(),
-            artifact_bytes=self._count(select(func.coalesce(func.sum(artifacts.c.size_bytes), 0))),
+            artifact_bytes=self._bytes_of(artifacts),
+            calibration_bytes=self._bytes_of(calibration_sets),
+            model_bytes=self._bytes_of(uploaded_models),
         )
+
+    def _bytes_of(self, table: Table) -> int:
+        return self._count(select(func.coalesce(func.sum(table.c.size_bytes), 0)))
 
     def _waiting_seconds(self) -> Mapping[str, float]:
         statement = (

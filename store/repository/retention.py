@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import and_, delete, exists, select
 
 from store.jobs import CalibrationSet, EventKind, Job, JobState
 from store.kept import KeptKind
+from store.publications import PublicationState
 from store.repository.base import Guard
 from store.repository.clock import database_time
 from store.repository.kept import Kept, KeptPart
 from store.repository.rows import calibration_set_from_row, job_from_row
 from store.repository.terms import BATCH, changed_term, end_due, first_term, warned_term, warning_due
-from store.tables import artifacts, calibration_sets, hub_tokens, jobs
+from store.tables import artifacts, calibration_sets, hub_tokens, jobs, publications
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row
@@ -92,8 +93,12 @@ class RetentionPart(KeptPart):
         return tuple(row.id for row in rows)
 
     def expire_artifacts(self) -> tuple[str, ...]:
-        """Removes the files of jobs whose time has come and who were warned; returns the jobs' ids."""
-        rows = self._jobs_where(end_due(jobs))
+        """Removes the files of jobs whose time has come and who were warned; returns the jobs' ids.
+
+        What is still to be uploaded to the hub stays until that has ended.
+        """
+        awaited = exists().where(publications.c.job_id == jobs.c.id, publications.c.state == PublicationState.PENDING)
+        rows = self._jobs_where(and_(end_due(jobs), ~awaited))
         for row in rows:
             self._tell(row.id, EventKind.ARTIFACTS_EXPIRED, {"expires_at": row.expires_at})
             self._connection.execute(delete(artifacts).where(artifacts.c.job_id == row.id))

@@ -62,6 +62,11 @@ def test_the_figures_are_those_of_the_database(service: Service):
     text = served(service)
     assert 'bitmill_job_failures{code="numerical_error"} 1.0' in text
     assert "bitmill_artifact_bytes 5.0" in text
+    with service.services.database.reading() as repository:
+        texts = repository.list_calibration_sets()
+    (text_bytes,) = re.findall(r"^bitmill_calibration_bytes (\S+)", text, re.MULTILINE)
+    assert float(text_bytes) == sum(one.size_bytes for one in texts) > 0
+    assert "bitmill_model_bytes 0.0" in text
     assert 'bitmill_jobs_queued{queue_class="default"} 1.0' in text
     assert 'bitmill_free_slots{queue_class="default"} 2.0' in text
     assert "bitmill_leases_overdue 0.0" in text

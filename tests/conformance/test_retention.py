@@ -9,6 +9,7 @@ import pytest
 from store.errors import NotFoundError, WrongStateError
 from store.jobs import EventKind, Job, JobState, NewCalibrationSet
 from store.kept import KeptKind
+from store.publications import NewPublication
 from store.session import Database
 from tests.conformance.samples import FILES, submit, submit_and_claim
 
@@ -97,6 +98,21 @@ def test_a_late_warning_gives_the_whole_notice(database: Database) -> None:
     with database.reading() as repository:
         told = [one.payload for one in repository.list_events(job.id) if one.kind == EventKind.ARTIFACTS_EXPIRING]
     assert told[0]["expires_at"] == warned.expires_at.isoformat()
+
+
+def test_files_wait_for_their_upload_to_the_hub(database: Database) -> None:
+    """A publication that was asked for in time finds them; once it has ended they go."""
+    job = succeed(database)
+    with database.transaction() as repository:
+        repository.keep_job(job.id, {"expires_at": PAST})
+        repository.warn_of_expiry(0)
+        repository.add_publication(NewPublication(job_id=job.id, owner_key_id="key_a", repo="acme/tiny", private=True))
+        assert repository.expire_artifacts() == ()
+        taken = repository.take_publication(60)
+        assert taken is not None
+        assert repository.expire_artifacts() == ()
+        repository.end_publication(taken, commit=None, error="refused", retry_seconds=None)
+        assert repository.expire_artifacts() == (job.id,)
 
 
 def test_a_text_goes_unless_it_is_pinned_needed_or_the_services_own(database: Database) -> None:
