@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from core.configs import GPTQConfig
+from core.kernels.compiled import trouble
 from core.solver.gptq import prepare_set, solve
 from core.solver.hessian import HessianAccumulator
-from core.solver.products import rows_of
 from core.solver.refine import refine
 
 WIDTH = 32
@@ -22,7 +22,11 @@ def warm_up() -> None:
     X_NI, W_OI = (torch.randn(2 * WIDTH, WIDTH, generator=generator) for _ in range(2))
     statistics = HessianAccumulator(WIDTH, X_NI.device)
     statistics.add(X_NI)
-    rows_of(X_NI.bfloat16()).add_gram(torch.zeros(WIDTH, WIDTH))
+    HessianAccumulator(WIDTH, X_NI.device).add(X_NI.bfloat16())
+    if trouble() is None:
+        from core.kernels.numba_norm import norm_rows  # noqa: PLC0415 - Numba may be missing
+
+        norm_rows(X_NI.bfloat16(), torch.ones(WIDTH).bfloat16(), 1e-5)
     H_II = statistics.finish().hessian_II
     for sym in (True, False):
         config = GPTQConfig(bits=4, group_size=WIDTH, sym=sym)

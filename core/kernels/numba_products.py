@@ -25,8 +25,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from core.kernels.bfloat16 import Halves, halves
+
 Words = npt.NDArray[np.uint32]
-Halves = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 LANES = 16
@@ -46,11 +47,21 @@ def is_available() -> bool:
     return other_target is None and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
-def pack(X_NI: torch.Tensor) -> torch.Tensor:
-    """Returns bfloat16 rows as words of two tokens in panels of inputs, int32 [P, T, PANEL]; what is missing is 0."""
-    rows, width = X_NI.shape
-    words_PTW = torch.empty(-(-width // PANEL), (rows + 1) // 2, PANEL, dtype=torch.int32)
-    _pack(X_NI.detach().contiguous().view(torch.int16).numpy().view(np.uint16), words_PTW.numpy().view(np.uint32))
+def packed_words(tokens: int, width: int) -> int:
+    """Returns the number of words that so many rows are packed into."""
+    return -(-width // PANEL) * ((tokens + 1) // 2) * PANEL
+
+
+def pack(X_NI: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns bfloat16 rows as words of two tokens in panels of inputs, int32 [P, T, PANEL]; what is missing is 0.
+
+    memory: int32, `packed_words` of them at least, where they are written; by default new memory.
+    """
+    tokens, width = X_NI.shape
+    words = packed_words(tokens, width)
+    memory = torch.empty(words, dtype=torch.int32) if memory is None else memory
+    words_PTW = memory[:words].view(-(-width // PANEL), (tokens + 1) // 2, PANEL)
+    _pack(halves(X_NI.contiguous()), words_PTW.numpy().view(np.uint32))
     return words_PTW
 
 

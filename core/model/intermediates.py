@@ -1,9 +1,9 @@
 """Runs the parts of a block that only pass over its activations without large tensors in between.
 
 A page of fresh memory costs more than the few numbers that such a part computes for it: a norm of 2,048 tokens of
-width 2,048 fills five tensors of 16 MB on its way to one of 8 MB. Norms therefore run on some rows at a time, and the
-gate of a feed-forward network is multiplied where it lies. Values are the same bit by bit, which is looked at: a module
-that gives others is left as it is.
+width 2,048 fills five tensors of 16 MB on its way to one of 8 MB. The plain root-mean-square norm of bfloat16 tokens is
+a kernel of its own, other norms run on some rows at a time, and the gate of a feed-forward network is multiplied where
+it lies. What a class computes is seen on a few numbers, never listed; one that computes anything else is left as it is.
 
 Legend: N tokens, I in_features.
 """
@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers.activations import SiLUActivation
 
 from core.device import CPU
+from core.kernels.compiled import trouble
 
 PART_NUMBERS: Final = 1 << 17
 """What a part of a norm holds: half a megabyte in float32, which the second-level cache has room for."""
@@ -33,13 +34,17 @@ WHOLE_NUMBERS: Final = 1 << 21
 Forward = Callable[..., torch.Tensor]
 
 _SAMPLE = (6, 8)
+_NORM_SAMPLE = (16, 96)
+_EPSILONS = ("variance_epsilon", "eps")
+_NORM_EPSILON = 1e-5
+_MOST_DIFFERENT = 0.01
 
 
 def spare_intermediates(model: nn.Module) -> None:
     """Gives norms and gated feed-forward networks of a model their thrifty forward."""
     for module in model.modules():
         if _is_norm(module):
-            module.forward = partial(_norm_in_parts, module)
+            module.forward = partial(_norm, module)
         elif _is_gated(module):
             module.forward = partial(_gate_in_place, module)
 
@@ -71,8 +76,43 @@ def _is_gated(module: nn.Module) -> bool:
     return act_fn is not None and _is_plainly_gated(type(module).forward, make_act)
 
 
-def _norm_in_parts(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _norm(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     whole: Forward = partial(type(module).forward, module)
+    dtypes = {x.dtype, module.weight.dtype}
+    usual = x.device.type == "cpu" and dtypes == {torch.bfloat16} and x.is_contiguous() and x.numel()
+    if usual and not torch.is_grad_enabled() and trouble() is None:
+        epsilon = next((name for name in _EPSILONS if isinstance(getattr(module, name, None), float)), None)
+        if epsilon is not None and _is_plain_norm(type(module).forward, epsilon):
+            return _norm_rows(x, module.weight, getattr(module, epsilon))
+    return _norm_in_parts(whole, x)
+
+
+def _norm_rows(x: torch.Tensor, weight_I: Any, epsilon: float) -> torch.Tensor:  # noqa: ANN401 - modules are untyped
+    from core.kernels.numba_norm import norm_rows  # noqa: PLC0415 - Numba may be missing
+
+    return norm_rows(x.view(-1, x.shape[-1]), weight_I, epsilon).view(x.shape)
+
+
+@cache
+def _is_plain_norm(forward: Forward, epsilon: str) -> bool:
+    """Whether a class's forward is weight · x / sqrt(mean x² + epsilon), rounded as our kernel rounds."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(_NORM_SAMPLE[1], generator=generator, device=CPU).bfloat16()
+    x = torch.randn(_NORM_SAMPLE, generator=generator, device=CPU)
+    # Rows of very different size: some are of the order of epsilon, where it shows.
+    x = (x * torch.logspace(-3, 1, _NORM_SAMPLE[0], device=CPU)[:, None]).bfloat16()
+    try:
+        own = forward(SimpleNamespace(weight=weight, **{epsilon: _NORM_EPSILON}), x)
+    except Exception:  # noqa: BLE001 - a forward that needs anything else is another one
+        return False
+    ours = _norm_rows(x, weight, _NORM_EPSILON)
+    if own.dtype is not ours.dtype or own.shape != ours.shape:
+        return False
+    apart = (own.view(torch.int16).int() - ours.view(torch.int16).int()).abs()
+    return int(apart.max()) <= 1 and float((apart != 0).float().mean()) <= _MOST_DIFFERENT
+
+
+def _norm_in_parts(whole: Forward, x: torch.Tensor) -> torch.Tensor:
     rows = max(MIN_ROWS, PART_NUMBERS // max(x.shape[-1], 1))
     # Experts' inputs carry the numbers of their tokens, which no norm stands in front of.
     if torch.is_grad_enabled() or x.numel() < WHOLE_NUMBERS or not x.is_contiguous():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from core.solver.factor import invert_factor
-from core.solver.products import FloatRows, PackedRows, rows_of
+from core.solver.products import FloatRows, PackedRows, RowPacker
 
 MIRROR_COLUMNS = 512
 
@@ -80,6 +80,7 @@ class HessianAccumulator:
         self._crossed_II: torch.Tensor | None = None
         self._drift_OI: torch.Tensor | None = None
         self._dropped_rows = torch.zeros((), dtype=torch.int64, device=device)
+        self._packer = RowPacker()
         self._finished: InputStatistics | None = None
 
     def add(
@@ -96,17 +97,25 @@ class HessianAccumulator:
         """
         X_NI = X.reshape(-1, X.shape[-1])
         counting = self._counting(X_NI, token_mask)
-        rows = rows_of(counting.of(X_NI))
-        if float_X is None:
-            self._alone.add(rows, counting.tokens)
-            return
-        if self._paired is None or self._crossed_II is None:
-            self._paired = _Sum(X_NI.shape[1], X_NI.device)
+        float_NI, drift_NO = (
+            None if rows is None else counting.of(rows.reshape(-1, rows.shape[-1])) for rows in (float_X, drift)
+        )
+        sums = self._alone if float_NI is None else self._sums_beside()
+        sums.tokens += counting.tokens
+        for part, rows in self._packer.parts(counting.of(X_NI)):
+            rows.add_gram(sums.upper_II)
+            if float_NI is not None and self._crossed_II is not None:
+                rows.add_crossed(self._crossed_II, float_NI[part])
+            if float_NI is not None and drift_NO is not None:
+                self._add_drift(rows, drift_NO[part], X_NI.shape[1])
+
+    def _sums_beside(self) -> _Sum:
+        """Returns the sum of what the float path runs beside, and makes sure of the one that crosses it."""
+        if self._paired is None:
+            in_features = self._alone.upper_II.shape[0]
+            self._paired = _Sum(in_features, self._dropped_rows.device)
             self._crossed_II = torch.zeros_like(self._paired.upper_II)
-        self._paired.add(rows, counting.tokens)
-        rows.add_crossed(self._crossed_II, counting.of(float_X.reshape(-1, float_X.shape[-1])))
-        if drift is not None:
-            self._add_drift(rows, counting.of(drift.reshape(-1, drift.shape[-1])), X_NI.shape[1])
+        return self._paired
 
     def of_batch(self, _number: int) -> HessianAccumulator:
         """Returns where a batch's inputs are added: here, whatever its number."""
@@ -137,6 +146,7 @@ class HessianAccumulator:
         return self._finished
 
     def _finish(self) -> InputStatistics:
+        self._packer = RowPacker()
         mismatch = self._mismatch()
         hessian_II = self._alone.mean()
         return InputStatistics(
@@ -206,10 +216,6 @@ class _Sum:
     def __init__(self, in_features: int, device: torch.device) -> None:
         self.upper_II = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
         self.tokens = torch.zeros((), dtype=torch.int64, device=device)
-
-    def add(self, rows: FloatRows | PackedRows, tokens: torch.Tensor) -> None:
-        self.tokens += tokens
-        rows.add_gram(self.upper_II)
 
     def take(self, other: _Sum) -> None:
         self.upper_II += other.upper_II.to(self.upper_II.device)

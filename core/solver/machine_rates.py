@@ -23,7 +23,7 @@ from core.matmul import times_transposed
 from core.preflight.rates import MachineRates, known_rates, rates_file
 from core.profile import Work
 from core.solver import kernels
-from core.solver.products import rows_of
+from core.solver.products import RowPacker
 
 # Each try is about a millisecond: shorter than a time slice, so that the best of them had a core to itself.
 _WIDTH: Final = 512
@@ -55,18 +55,23 @@ def measure_rates() -> MachineRates:
     short, sum_II = left.bfloat16(), torch.zeros(_WIDTH, _WIDTH)
     W_OC, U_CC = torch.ones(_WIDTH, _UPDATE_COLUMNS), torch.eye(_UPDATE_COLUMNS)
     ones_OC, many, data = torch.ones_like(W_OC), torch.ones(_ELEMENTS), bytes(_HASHED_BYTES)
-    products, steps = 2.0 * _WIDTH**3, float(_WIDTH) * _UPDATE_COLUMNS**2
+    packer, products, steps = RowPacker(), 2.0 * _WIDTH**3, float(_WIDTH) * _UPDATE_COLUMNS**2
     with _one_thread():
         return MachineRates(
             cores=cores,
             float32_products=_rate(products, lambda: times_transposed(left, right, Work.OTHER)),
             bfloat16_products=_rate(products, lambda: torch.nn.functional.linear(short, short)),
-            grams=_rate(float(_WIDTH) ** 3, lambda: rows_of(short).add_gram(sum_II)),
+            grams=_rate(float(_WIDTH) ** 3, lambda: _add_gram(packer, short, sum_II)),
             solved_steps=_rate(steps, lambda: kernels.solve_columns(W_OC, U_CC, ones_OC, ones_OC, 1)),
             memory_bytes=_rate(2.0 * many.nbytes, lambda: many.add_(1.0)),
             hashed_bytes=_rate(len(data), lambda: hashlib.sha256(data)),
             numbers=_rate(_NUMBERS, lambda: sum(number for number in range(_NUMBERS))),
         )
+
+
+def _add_gram(packer: RowPacker, X_NI: torch.Tensor, sum_II: torch.Tensor) -> None:
+    for _, rows in packer.parts(X_NI):
+        rows.add_gram(sum_II)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ Legend: N tokens of one batch, I and J inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from core.device import CPU
 from core.kernels.compiled import trouble
 from core.profile import Work, count
 
@@ -46,45 +47,74 @@ class FloatRows:
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """Tokens as `numba_products` reads them, in chunks."""
+    """Tokens as `kernels.numba_products` reads them."""
 
-    chunks: Sequence[torch.Tensor]
+    words: torch.Tensor
     tokens: int
+    packer: RowPacker
 
     def add_gram(self, upper_II: torch.Tensor) -> None:
         """See FloatRows."""
         _count_gram(self.tokens, upper_II, "bfloat16")
-        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
-
-        for chunk in self.chunks:
-            numba_products.add_products(upper_II, chunk, chunk, upper=True)
+        self._add(upper_II, self.words, self.words, upper=True)
 
     def add_cross(self, sum_JI: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_JI, "bfloat16")
-        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
-
-        for other, chunk in zip(torch.split(other_NJ, numba_products.CHUNK_TOKENS), self.chunks, strict=True):
-            numba_products.add_products(sum_JI, numba_products.pack(other), chunk, upper=False)
+        self._add(sum_JI, self.packer.beside(other_NJ), self.words)
 
     def add_crossed(self, sum_IJ: torch.Tensor, other_NJ: torch.Tensor) -> None:
         """See FloatRows."""
         _count_cross(self.tokens, sum_IJ, "bfloat16")
-        from core.kernels import numba_products  # noqa: PLC0415 - as in rows_of
+        self._add(sum_IJ, self.words, self.packer.beside(other_NJ))
 
-        for other, chunk in zip(torch.split(other_NJ, numba_products.CHUNK_TOKENS), self.chunks, strict=True):
-            numba_products.add_products(sum_IJ, chunk, numba_products.pack(other), upper=False)
+    def _add(self, sum_IJ: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, upper: bool = False) -> None:
+        from core.kernels.numba_products import add_products  # noqa: PLC0415 - Numba may be missing
+
+        add_products(sum_IJ, left, right, upper=upper)
 
 
-def rows_of(X_NI: torch.Tensor) -> FloatRows | PackedRows:
-    """Makes rows of any float dtype ready to be multiplied; one form serves every product that they take part in."""
-    if X_NI.dtype is torch.bfloat16 and X_NI.device.type == "cpu" and trouble() is None:
-        from core.kernels import numba_products  # noqa: PLC0415 - Numba may be missing
+class RowPacker:
+    """Makes rows of any float dtype ready to be multiplied; what is packed lies in memory that serves every batch.
 
-        if numba_products.is_available():
-            chunks = [numba_products.pack(chunk) for chunk in torch.split(X_NI, numba_products.CHUNK_TOKENS)]
-            return PackedRows(chunks, X_NI.shape[0])
-    return FloatRows(X_NI.float())
+    Fresh memory for each batch would cost as much as the packing.
+    """
+
+    def __init__(self) -> None:
+        """Holds nothing yet."""
+        self._memory: dict[str, torch.Tensor] = {}
+
+    def parts(self, X_NI: torch.Tensor) -> Iterator[tuple[slice, FloatRows | PackedRows]]:
+        """Yields rows with the part of the tokens that they are, which serve every product until the next ones."""
+        if not _multiplies(X_NI):
+            yield slice(None), FloatRows(X_NI.float())
+            return
+        from core.kernels.numba_products import CHUNK_TOKENS  # noqa: PLC0415 - Numba may be missing
+
+        for start in range(0, X_NI.shape[0], CHUNK_TOKENS):
+            part = slice(start, min(start + CHUNK_TOKENS, X_NI.shape[0]))
+            yield part, PackedRows(self._pack("own", X_NI[part]), part.stop - start, self)
+
+    def beside(self, other_NJ: torch.Tensor) -> torch.Tensor:
+        """Returns rows that are multiplied with those at hand, packed; they serve until the next ones."""
+        return self._pack("beside", other_NJ)
+
+    def _pack(self, side: str, rows_NI: torch.Tensor) -> torch.Tensor:
+        from core.kernels.numba_products import pack, packed_words  # noqa: PLC0415 - Numba may be missing
+
+        words = packed_words(*rows_NI.shape)
+        if side not in self._memory or self._memory[side].numel() < words:
+            self._memory[side] = torch.empty(words, dtype=torch.int32, device=CPU)
+        return pack(rows_NI, self._memory[side])
+
+
+def _multiplies(X_NI: torch.Tensor) -> bool:
+    """Whether there is a kernel for such rows here."""
+    if X_NI.dtype is not torch.bfloat16 or X_NI.device.type != "cpu" or trouble() is not None:
+        return False
+    from core.kernels.numba_products import is_available  # noqa: PLC0415 - Numba may be missing
+
+    return is_available()
 
 
 def _count_gram(tokens: int, sum_II: torch.Tensor, dtype: str) -> None:

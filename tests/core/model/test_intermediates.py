@@ -10,6 +10,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from core.model import intermediates
 from core.model.intermediates import spare_intermediates, sparing_intermediates
 from tests.core.tiny import tiny_model
 
@@ -29,6 +30,15 @@ class _DoublyGated(nn.Module):
         return self.down_proj(self.act_fn(gate) * gate * self.up_proj(x))  # type: ignore[no-any-return]
 
 
+def _refuse(*_: object) -> torch.Tensor:
+    raise AssertionError("the module's own forward was called")
+
+
+def _apart(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Returns how many bfloat16 numbers lie between, for numbers of the same sign."""
+    return (left.view(torch.int16).int() - right.view(torch.int16).int()).abs()
+
+
 def _largest_tensor(call: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> int:
     """Returns how many numbers the largest input of the norm's own forward had."""
     seen: list[int] = []
@@ -44,8 +54,10 @@ def _largest_tensor(call: Callable[[], torch.Tensor], monkeypatch: pytest.Monkey
     return max(seen)
 
 
-@pytest.mark.parametrize("kind", [LlamaRMSNorm, Qwen3RMSNorm, Gemma2RMSNorm])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(Gemma2RMSNorm, torch.bfloat16), *((k, torch.float32) for k in (LlamaRMSNorm, Qwen3RMSNorm, Gemma2RMSNorm))],
+)
 def test_norms_give_the_same_bytes_in_parts(kind: type[nn.Module], dtype: torch.dtype) -> None:
     """Of a whole number of parts and of one more row, in any dtype, whatever the norm's own formula is."""
     norm = kind(WIDTH).to(dtype)
@@ -59,6 +71,30 @@ def test_norms_give_the_same_bytes_in_parts(kind: type[nn.Module], dtype: torch.
                 assert torch.equal(norm(x), whole)
 
 
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Qwen3RMSNorm])
+def test_plain_norms_of_bfloat16_are_the_compiled_one(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used, with the module's own weight and epsilon, and one result in a thousand at most is the next number."""
+    norm = kind(WIDTH, 3e-4).bfloat16()
+    norm.get_parameter("weight").data = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = 0.02 * torch.randn(2, 100, WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = norm(x.bfloat16())
+        with sparing_intermediates(nn.ModuleList([norm])):
+            monkeypatch.setattr(intermediates, "_norm_in_parts", _refuse)
+            found = norm(x.bfloat16())
+    assert _apart(found, whole).max() <= 1
+    assert (found != whole).float().mean() <= 1e-3
+
+
+def test_a_norm_that_adds_one_to_its_weight_keeps_its_own_forward() -> None:
+    """Gemma's formula has the same names and another result."""
+    norm = Gemma2RMSNorm(64).bfloat16()
+    spare_intermediates(norm)
+    x = torch.randn(3, 64).bfloat16()
+    with torch.no_grad():
+        assert torch.equal(norm(x), Gemma2RMSNorm(64).bfloat16()(x))
+
+
 def test_a_large_norm_never_works_on_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its float32 copies are a part's."""
     norm, x = LlamaRMSNorm(WIDTH), torch.randn(1, 2048, WIDTH)
@@ -70,7 +106,7 @@ def test_a_large_norm_never_works_on_all_rows_at_once(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
 def test_models_give_the_same_logits(family: str) -> None:
     """Bit by bit, with activations that have an in-place form and with others, and again afterwards."""
-    model = tiny_model(family).bfloat16()
+    model = tiny_model(family)
     ids = torch.arange(24)[None]
     with torch.no_grad():
         before = model(ids).logits
