@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from core.configs import PT2EConfig, QuantizationConfig
 from core.errors import CalibrationProblem, CalibrationRefusedError, InvalidConfigError, MissingPackageError
 from core.model.activations import HiddenStates
-from core.model.attention import attending_in_parts
+from core.model.attention import attending_blockwise
 from core.model.capture import CapturedBatch, ModelCall, capture, head_inputs
 from core.model.experts import Feed, fused_modules, set_feed, split_experts
 from core.model.intermediates import sparing_intermediates
@@ -116,7 +116,7 @@ def convert(
     )
     was_training = model.training
     model.eval()
-    with torch.no_grad(), attending_in_parts(model), sparing_intermediates(model):
+    with torch.no_grad(), attending_blockwise(model), sparing_intermediates(model):
         used = calls if quantizer.needs_calibration else []
         captured, hidden = _walk(model, walk, used)
         if chosen.lm_head:

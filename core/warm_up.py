@@ -9,6 +9,7 @@ import torch
 
 from core.configs import GPTQConfig
 from core.kernels.compiled import trouble
+from core.model.attention import attention
 from core.solver.gptq import prepare_set, solve
 from core.solver.hessian import HessianAccumulator
 from core.solver.refine import refine
@@ -27,6 +28,8 @@ def warm_up() -> None:
         from core.kernels.numba_norm import norm_rows  # noqa: PLC0415 - Numba may be missing
 
         norm_rows(X_NI.bfloat16(), torch.ones(WIDTH).bfloat16(), 1e-5)
+        heads = X_NI.bfloat16().view(1, 1, *X_NI.shape)
+        attention(torch.nn.Module(), heads, heads, heads, None)
     H_II = statistics.finish().hessian_II
     for sym in (True, False):
         config = GPTQConfig(bits=4, group_size=WIDTH, sym=sym)

@@ -17,6 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 Halves = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.float32]
 
 
 def halves(X: torch.Tensor) -> Halves:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from core.kernels.bfloat16 import Halves, halves, rounded, widened
-
-Floats = npt.NDArray[np.float32]
+from core.kernels.bfloat16 import Floats, Halves, halves, rounded, widened
 
 # Tokens of one turn of a thread, and squares that are added up side by side.
 TOKENS = 64

@@ -1,11 +1,7 @@
-"""Causal attention of bfloat16 blocks on the CPU: queries in parts, each two matrix products and a softmax.
+"""Causal attention of bfloat16 blocks on the CPU by a kernel of our own, which keeps nothing of the scores but a block.
 
-torch's fused kernel computes with a fraction of the rate of its own bfloat16 products; this runs at three times its
-speed. Scores and shares are rounded to bfloat16, as in transformers' plain attention, and the softmax is computed in
-float32. A part sees the keys up to its last query only, so that half of the products and the memory are never needed.
-Masks, other dtypes, devices and variants go to transformers' own function.
-
-Legend: B sequences, H query heads, K key heads, R = H/K, N tokens, Q queries of a part, D width of a head.
+torch's fused kernel computes with a fraction of the rate of its own bfloat16 products. Masks, other dtypes, devices and
+variants, and processors without the kernel's instruction, go to transformers' own function.
 """
 
 from __future__ import annotations
@@ -21,14 +17,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-NAME = "bitmill_parts"
+from core.kernels.compiled import trouble
+
+NAME = "bitmill_blockwise"
 REPLACED = "sdpa"
-QUERIES = 128
 # Arguments under which the plain formula is not the whole of it.
 VARIANTS = ("position_bias", "cache", "softcap", "s_aux", "output_attentions")
 
 
-def attend_in_parts(model: PreTrainedModel) -> None:
+def attend_blockwise(model: PreTrainedModel) -> None:
     """Makes a model that runs on torch's fused attention run on this one; leaves any other as it is."""
     if model.config._attn_implementation != REPLACED:  # noqa: SLF001 - transformers has no public name for it
         return
@@ -38,10 +35,10 @@ def attend_in_parts(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def attending_in_parts(model: nn.Module) -> Iterator[None]:
+def attending_blockwise(model: nn.Module) -> Iterator[None]:
     """Lends a model in memory this attention for a while."""
     if isinstance(model, PreTrainedModel):
-        attend_in_parts(model)
+        attend_blockwise(model)
     try:
         yield
     finally:
@@ -63,9 +60,10 @@ def attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
     """Returns attention's output [B, N, H, D]; query [B, H, N, D], key and value [B, K, N, D]."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     plain = attention_mask is None and causal and not dropout and not any(variants.get(name) for name in VARIANTS)
-    fits = query.dtype is torch.bfloat16 and query.device.type == "cpu" and query.shape[2] == key.shape[2] > 1
-    if plain and fits and query.shape[1] % key.shape[1] == 0:
-        return _in_parts(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+    if plain and _has_kernel(query, key, value):
+        from core.kernels.numba_attention import causal_attention  # noqa: PLC0415 - Numba may be missing
+
+        return causal_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
     output: tuple[torch.Tensor, None] = sdpa_attention_forward(
         module,
         query,
@@ -80,19 +78,9 @@ def attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
     return output
 
 
-def _in_parts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    batch, heads, tokens, width = query.shape
-    shared = heads // key.shape[1]
-    keys = key.reshape(-1, tokens, width).transpose(1, 2)
-    values = value.reshape(-1, tokens, value.shape[-1])
-    output = query.new_empty(batch, tokens, heads, value.shape[-1])
-    for start in range(0, tokens, QUERIES):
-        stop = min(start + QUERIES, tokens)
-        # Heads that share a key lie one below the other, as rows of one product.
-        part = query[:, :, start:stop].reshape(-1, shared * (stop - start), width)
-        future = torch.full((stop - start, stop), -torch.inf, dtype=query.dtype, device=query.device)
-        future = future.triu_(start + 1).repeat(shared, 1)
-        scores = torch.baddbmm(future, part, keys[:, :, :stop], alpha=scaling)
-        seen = torch.bmm(scores.softmax(dim=-1), values[:, :stop])
-        output[:, start:stop] = seen.view(batch, heads, stop - start, -1).transpose(1, 2)
-    return output
+def _has_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    if query.dtype is not torch.bfloat16 or query.device.type != "cpu" or trouble() is not None:
+        return False
+    from core.kernels import numba_attention, tiles  # noqa: PLC0415 - Numba may be missing
+
+    return tiles.is_available() and query.shape[2] > 1 and numba_attention.fits(query, key, value)

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.device import CPU
 from core.errors import ModelProblem, ModelRefusedError
-from core.model.attention import attend_in_parts
+from core.model.attention import attend_blockwise
 from core.model.experts import split_experts
 from core.model.intermediates import spare_intermediates
 from core.model.names import NameMap, map_names
@@ -53,7 +53,7 @@ def build_empty(source_dir: Path, dtype: torch.dtype) -> PreTrainedModel:
             f"transformers cannot build a causal language model from config.json: {error}",
             "Use a decoder model of a family that this transformers version knows.",
         ) from error
-    attend_in_parts(model)
+    attend_blockwise(model)
     spare_intermediates(model)
     return model.eval()  # type: ignore[no-any-return]  # the auto class is untyped
 

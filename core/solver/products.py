@@ -112,7 +112,7 @@ def _multiplies(X_NI: torch.Tensor) -> bool:
     """Whether there is a kernel for such rows here."""
     if X_NI.dtype is not torch.bfloat16 or X_NI.device.type != "cpu" or trouble() is not None:
         return False
-    from core.kernels.numba_products import is_available  # noqa: PLC0415 - Numba may be missing
+    from core.kernels.tiles import is_available  # noqa: PLC0415 - Numba may be missing
 
     return is_available()
 

@@ -23,19 +23,24 @@ def quantize_blocks(
     captured: list[CapturedBatch],
     hidden: list[HiddenStates],
 ) -> list[HiddenStates]:
-    """Solves every block that the manifest does not hold yet; returns what leaves the last, if the head needs it."""
+    """Solves every block that the manifest does not hold yet; returns what leaves the last, if the head needs it.
+
+    hidden: what enters the first of them. The list is left empty: its memory would be missed by every block.
+    """
+    states = hidden.copy()
+    hidden.clear()
     for index in range(run.manifest.blocks_done, len(run.skeleton.blocks.modules)):
         started = time.perf_counter()
         return_code_pages()
         load_block(run, weights, index)
-        batches = block_batches(captured, hidden, index)
+        batches = block_batches(captured, states, index)
         block, needed = run.skeleton.blocks.modules[index], index + 1 < run.total
         solved = run.request.walk.quantize(index, block, batches, outputs=needed)
-        hidden = solved.outputs
+        states = solved.outputs
         keeps_states = bool(captured) and needed
         recorder.record(_finished(run, index, solved, time.perf_counter() - started, keeps_states=keeps_states))
         run.skeleton.drop(run.skeleton.block_targets(index))
-    return hidden
+    return states
 
 
 def load_block(run: OpenRun, weights: ReadAhead, index: int) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from core import warm_up
-from core.kernels import numba_norm, numba_products, numba_solver
+from core.kernels import numba_attention, numba_norm, numba_products, numba_solver, tiles
 
 
 def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
@@ -14,6 +14,6 @@ def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
         numba_solver._refine_codes,
         numba_norm._norm_rows,
     ]
-    if numba_products.is_available():
-        kernels += [numba_products._pack, numba_products._add_products]
+    if tiles.is_available():
+        kernels += [numba_products._pack, numba_products._add_products, numba_attention._attend]
     assert all(kernel.signatures for kernel in kernels)

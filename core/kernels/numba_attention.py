@@ -1,0 +1,119 @@
+"""Causal attention of bfloat16 heads on the CPU's dot-product instruction, with nothing kept of scores but a block.
+
+The scores of KEYS keys and PANEL queries lie with the queries in the lanes of vectors, so that a softmax is the same
+step for every lane, and its shares are the operands of the next product as they come. Maximum and sum run along from
+block to block (the online softmax, https://arxiv.org/abs/1805.02867). Scores stay float32; shares are rounded to
+bfloat16, and so are the values' sums at their end.
+
+Legend: B sequences, H query heads, K key heads, N tokens, D width of a head, E width of its values, W = D/2 words.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+
+from core.kernels.bfloat16 import Floats, Halves, halves, rounded
+from core.kernels.softmax import soften
+from core.kernels.tiles import PANEL, ROWS, Words, tile_rows
+
+KEYS = 64
+_LOG2_E = 1.4426950408889634
+_NOTHING_SEEN = np.float32(-1e30)
+
+
+def fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether heads of these shapes are what the tiles are made of: whole words, and whole rows of values."""
+    (_, heads, tokens, width), (_, key_heads, seen, _) = query.shape, key.shape
+    return seen == tokens and heads % key_heads == 0 and width % 2 == 0 and value.shape[-1] % ROWS == 0
+
+
+def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Returns softmax(scaling · q kᵀ) v over the keys up to each query, [B, N, H, E]; all bfloat16, see `fits`.
+
+    query [B, H, N, D], key [B, K, N, D] and value [B, K, N, E], H a multiple of K, of any strides. scaling is positive.
+    """
+    batch, heads, tokens, _ = query.shape
+    out = torch.empty(batch, tokens, heads, value.shape[-1], dtype=torch.bfloat16)
+    factor = np.float32(scaling * _LOG2_E)
+    _attend(_words(query), _words(_whole_blocks(key)), _pairs(_whole_blocks(value)), factor, halves(out))
+    return out
+
+
+def _whole_blocks(heads: torch.Tensor) -> torch.Tensor:
+    missing = -heads.shape[2] % KEYS
+    return torch.nn.functional.pad(heads, (0, 0, 0, missing)) if missing else heads
+
+
+def _words(heads: torch.Tensor) -> Words:
+    """Returns two neighbours of a head's width as one word each, [B, H, N, W]."""
+    return heads.contiguous().view(torch.int32).numpy().view(np.uint32)
+
+
+def _pairs(value: torch.Tensor) -> Words:
+    """Returns two neighbouring tokens' values as one word each, [B, K, N/2, E]."""
+    batch, heads, tokens, width = value.shape
+    zipped = value.reshape(batch, heads, tokens // 2, 2, width).transpose(3, 4).contiguous()
+    return zipped.view(torch.int32).squeeze(-1).numpy().view(np.uint32)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Halves) -> None:
+    batch, heads, tokens, words = query.shape
+    shared = heads // key.shape[1]
+    panels = (tokens + PANEL - 1) // PANEL
+    width = value.shape[3]
+    all_keys, all_values = key.reshape(-1), value.reshape(-1)
+    for number in numba.prange(batch * heads * panels):
+        unit = int(np.intp(number))
+        sequence, head, first = unit // (heads * panels), unit // panels % heads, unit % panels * PANEL
+        group = sequence * key.shape[1] + head // shared
+        queries = np.zeros(words * PANEL, dtype=np.uint32)
+        _lay_side_by_side(query[sequence, head, first : first + PANEL], queries)
+        scores = np.empty(KEYS * PANEL, dtype=np.float32)
+        shares = np.empty(KEYS // 2 * PANEL, dtype=np.uint32)
+        seen = np.zeros(width * PANEL, dtype=np.float32)
+        highest = np.full(PANEL, _NOTHING_SEEN, dtype=np.float32)
+        total = np.zeros(PANEL, dtype=np.float32)
+        fade = np.empty(PANEL, dtype=np.float32)
+        for start in range(0, min(first + PANEL, tokens), KEYS):
+            keys_at = (group * key.shape[2] + start) * words
+            for row in range(0, KEYS, ROWS):
+                tile_rows(all_keys, keys_at + row * words, words, 1, queries, 0, words, scores, row * PANEL, None)
+            if start + KEYS > first:
+                _hide_future(scores, start - first)
+            soften(scores, KEYS, factor, highest, fade, total, shares)
+            values_at = (group * value.shape[2] + start // 2) * width
+            for row in range(0, width, ROWS):
+                tile_rows(all_values, values_at + row, 1, width, shares, 0, KEYS // 2, seen, row * PANEL, fade)
+        _put(seen, total, out[sequence, first : first + PANEL, head])
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay_side_by_side(rows: Words, panel: Words) -> None:
+    for row in range(rows.shape[0]):
+        for word in range(rows.shape[1]):
+            panel[word * PANEL + row] = rows[row, word]
+
+
+@numba.njit(cache=True, nogil=True)
+def _hide_future(scores: Floats, ahead: int) -> None:
+    """ahead: how far the first key lies behind the first query."""
+    for row in range(KEYS):
+        for lane in range(min(max(row + ahead, 0), PANEL)):
+            scores[row * PANEL + lane] = -np.inf
+
+
+@numba.njit(cache=True, nogil=True)
+def _put(seen: Floats, total: Floats, out: Halves) -> None:
+    """Divides by what the shares sum to, and turns queries from lanes into rows."""
+    width = out.shape[1]
+    found = np.empty(width * PANEL, dtype=np.uint16)
+    for row in range(width):
+        sums, numbers = seen[row * PANEL : (row + 1) * PANEL], found[row * PANEL : (row + 1) * PANEL]
+        for lane in range(PANEL):
+            numbers[lane] = rounded(sums[lane] / total[lane])
+    for lane in range(out.shape[0]):
+        for row in range(width):
+            out[lane, row] = found[row * PANEL + lane]
