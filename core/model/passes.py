@@ -157,7 +157,7 @@ class BatchPass:
         """Returns float minus quantized stream in front of a set of one linear; None without both."""
         own = self.main.take_stream(names[0]) if len(names) == 1 else None
         beside = self.beside.take_stream(names[0]) if own is not None and self.beside is not None else None
-        return None if own is None or beside is None else (beside.float() - own.float()).to(own.dtype)
+        return None if own is None or beside is None else beside - own
 
     def put_away(self, keep: Keep) -> None:
         """Hands what has left the block to `keep`."""
