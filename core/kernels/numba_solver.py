@@ -1,4 +1,4 @@
-"""The loops that torch cannot fuse, compiled for the CPU by Numba: column solve, searches and refinement.
+"""The loops that torch cannot fuse, compiled for the CPU by Numba: column solve and searches.
 
 Each has a plain torch twin in `core.solver.reference`, the oracle of the tests. Rows are independent, so the outer loop
 is parallel and the result does not hang on the number of threads. Columns wait for one another, so it is rows that lie
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.kernels.float32_tiles import copy_view
+
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
@@ -23,7 +25,7 @@ Codes = npt.NDArray[np.uint8]
 LANES = 64
 # Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to
 # even; what is larger stays far outside every range of codes.
-_ROUND = np.float32(12582912.0)
+ROUND = np.float32(12582912.0)
 
 
 def solve_columns(
@@ -92,21 +94,6 @@ def best_scale_and_zero(
     return best_OG, found_OG
 
 
-def refine_codes(
-    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
-) -> torch.Tensor:
-    """Moves each code in turn to the level with the least (w_hat - t) H (w_hat - t)ᵀ, the others fixed, in place.
-
-    G_OC = (W_hat - T) H on entry and at every move; overwritten. codes float32 [O, C] whole numbers. All contiguous, on
-    the CPU. Returns what the moves added to the weights, float32 [O, C].
-    """
-    moves_OC = torch.empty_like(codes_OC)
-    _refine_codes(
-        G_OC.numpy(), H_CC.numpy(), codes_OC.numpy(), scales_O.numpy(), np.float32(top_code), moves_OC.numpy()
-    )
-    return moves_OC
-
-
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _solve_columns(
     W: Floats, U: Floats, scales: Floats, zeros: Floats, top: np.float32, codes: Codes, residuals: Floats
@@ -120,14 +107,14 @@ def _solve_columns(
         zero = np.zeros((columns, LANES), dtype=np.float32)
         code = np.empty((columns, LANES), dtype=np.float32)
         residual = np.empty(LANES, dtype=np.float32)
-        _take_lanes(W, first, count, live)
-        _take_lanes(scales, first, count, scale)
-        _take_lanes(zeros, first, count, zero)
+        copy_view(W[first : first + count], live.T[:count])
+        copy_view(scales[first : first + count], scale.T[:count])
+        copy_view(zeros[first : first + count], zero.T[:count])
         for column in range(columns):
             pivot = U[column, column]
             for lane in range(LANES):
                 weight = live[column, lane]
-                level = (weight / scale[column, lane] + _ROUND) - _ROUND + zero[column, lane]
+                level = (weight / scale[column, lane] + ROUND) - ROUND + zero[column, lane]
                 level = min(max(level, np.float32(0.0)), top)
                 code[column, lane] = level
                 residual[lane] = (weight - scale[column, lane] * (level - zero[column, lane])) / pivot
@@ -136,18 +123,10 @@ def _solve_columns(
                 factor = U[column, later]
                 for lane in range(LANES):
                     live[later, lane] -= residual[lane] * factor
+        copy_view(live.T[:count], residuals[first : first + count])
         for lane in range(count):
             for column in range(columns):
                 codes[first + lane, column] = np.uint8(code[column, lane])
-                residuals[first + lane, column] = live[column, lane]
-
-
-@numba.njit(cache=True, nogil=True)
-def _take_lanes(source: Floats, first: int, count: int, lanes: Floats) -> None:
-    """Lays some rows side by side: lanes[column, lane] is row first + lane."""
-    for lane in range(count):
-        for column in range(lanes.shape[0]):
-            lanes[column, lane] = source[first + lane, column]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -167,7 +146,7 @@ def _best_candidate(
                 weight = W[row, group, offset]
                 price = cost[group, offset]
                 for k in range(candidates):
-                    level = min(max((weight * inverse[k] + _ROUND) - _ROUND, low), high)
+                    level = min(max((weight * inverse[k] + ROUND) - ROUND, low), high)
                     difference = weight - scales[row, group, k] * level
                     loss[k] += price * difference * difference
             winner = 0
@@ -228,7 +207,7 @@ def _losses_about(
         weight = W[offset]
         price = cost[offset]
         for k in range(scale.shape[0]):
-            level = (weight * inverse[k] + _ROUND) - _ROUND
+            level = (weight * inverse[k] + ROUND) - ROUND
             low = -zero[k]
             high = low + top
             below = weight - scale[k] * min(max(level, low + one), high + one)
@@ -237,39 +216,3 @@ def _losses_about(
             losses[0, k] += price * below * below
             losses[1, k] += price * here * here
             losses[2, k] += price * above * above
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def _refine_codes(G: Floats, H: Floats, codes: Floats, scales: Floats, top: np.float32, moves: Floats) -> None:
-    rows, columns = G.shape
-    for tile in numba.prange((rows + LANES - 1) // LANES):
-        first = int(np.intp(tile)) * LANES
-        count = min(LANES, rows - first)
-        gradient = np.zeros((columns, LANES), dtype=np.float32)
-        code = np.zeros((columns, LANES), dtype=np.float32)
-        scale = np.ones(LANES, dtype=np.float32)
-        step = np.empty(LANES, dtype=np.float32)
-        _take_lanes(G, first, count, gradient)
-        _take_lanes(codes, first, count, code)
-        scale[:count] = scales[first : first + count]
-        for column in range(columns):
-            curvature = H[column, column]
-            moved = np.float32(0.0)
-            for lane in range(LANES):
-                # A quadratic's best whole number is the one nearest to its least value.
-                bend = curvature * scale[lane]
-                wanted = (-gradient[column, lane] / bend + _ROUND) - _ROUND if bend != 0 else np.float32(0.0)
-                level = min(max(code[column, lane] + wanted, np.float32(0.0)), top)
-                step[lane] = scale[lane] * (level - code[column, lane])
-                code[column, lane] = level
-                gradient[column, lane] = step[lane]
-                moved = max(moved, abs(step[lane]))
-            if moved != 0:
-                for later in range(column + 1, columns):
-                    factor = H[column, later]
-                    for lane in range(LANES):
-                        gradient[later, lane] += step[lane] * factor
-        for lane in range(count):
-            for column in range(columns):
-                codes[first + lane, column] = code[column, lane]
-                moves[first + lane, column] = gradient[column, lane]

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from core.blocking import LEAF_COLUMNS, UPDATE_COLUMNS
 from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, ScaleSearch
 
 if TYPE_CHECKING:
@@ -19,31 +20,24 @@ if TYPE_CHECKING:
 
 # Measured on runs: what kinds of work reach of a machine's rates, on all of its cores together.
 PRODUCTS_OF_RATE: Final = 0.9
-_UPDATES_OF_RATE: Final = 0.45
 MEMORY_OF_RATE: Final = 0.1
 """Rates are measured in the cache, large tensors are not there."""
 # Passes over weights, over a matrix that is factorized.
-_SOLVE_PASSES: Final = 10
-_REFINE_PASSES: Final = 10
+_SOLVE_PASSES: Final = 20
+_REFINE_PASSES: Final = 20
 _TARGET_PASSES: Final = 5
-_LOSS_PASSES: Final = 16
-_FACTOR_PASSES: Final = 25.0
+_LOSS_PASSES: Final = 12
+_FACTOR_PASSES: Final = 22.0
 _ROUNDING_PASSES: Final = 6
 _LEARNING_PASSES: Final = 30
 # In steps of the column solve: what a weight costs in a scale search.
-_SEARCH_STEPS: Final = 480
-_UPDATE_COLUMNS: Final = 128
-_LEAF: Final = 192
-"""Widths up to which the library factorizes, as `core.solver.factor` has it."""
-_PARTS: Final = 4
-_PART_COLUMNS: Final = 512
-"""In how many parts triangles are multiplied, and how wide each is at least, as `core.matmul` has it."""
+_SEARCH_STEPS: Final = 380
 _CLIP_STEPS: Final = 21
 # What waits for the interpreter and for small operations, in numbers that it adds meanwhile: an update of columns, a
 # refined group, a leaf of a factorization.
 _UPDATE_NUMBERS: Final = 1e4
-_GROUP_NUMBERS: Final = 1.5e4
-_LEAF_NUMBERS: Final = 6.6e4
+_GROUP_NUMBERS: Final = 1.1e4
+_LEAF_NUMBERS: Final = 3e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +57,12 @@ class InputSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """products: operations in float32. short_products: in bfloat16 where the machine has it.
+    """products: operations in float32.
 
     steps: of the column solve. passes: float32 numbers read and written. numbers: what the interpreter could add.
     """
 
     products: float = 0.0
-    short_products: float = 0.0
     steps: float = 0.0
     passes: float = 0.0
     numbers: float = 0.0
@@ -78,7 +71,6 @@ class Count:
         """Returns the seconds of all of them, one after the other."""
         parallel = (
             self.products / (rates.float32_products * PRODUCTS_OF_RATE)
-            + self.short_products / max(rates.bfloat16_products, rates.float32_products * PRODUCTS_OF_RATE)
             + self.steps / rates.solved_steps
             + memory_seconds(self.passes, rates)
         )
@@ -115,10 +107,10 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, Coun
         **({"target": _target(each)} if share else {}),
         "search": Count(steps=_SEARCH_STEPS * searched),
         "solve": Count(
-            products=orders * weights * width * PRODUCTS_OF_RATE / _UPDATES_OF_RATE,
-            steps=orders * weights * _UPDATE_COLUMNS,
+            products=orders * weights * width,
+            steps=orders * weights * UPDATE_COLUMNS,
             passes=orders * weights * _SOLVE_PASSES,
-            numbers=orders * linears * _UPDATE_NUMBERS * width / min(_UPDATE_COLUMNS, group),
+            numbers=orders * linears * _UPDATE_NUMBERS * width / min(UPDATE_COLUMNS, group),
         ),
         "refine": Count(
             products=rounds * weights * 2 * (width + 2 * group),
@@ -130,27 +122,17 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, Coun
     }
 
 
-def _triangle(width: int) -> float:
-    """Returns the share of a square that a triangle multiplied in parts takes."""
-    parts = math.ceil(width / max(_PART_COLUMNS, width / _PARTS))
-    return (parts + 1) / (2 * parts)
-
-
 def _losses(each: InputSet, judged: int) -> Count:
-    """Returns what it takes to judge each linear so many times, and to tell its outputs' energy."""
-    products = 2.0 * each.elements * each.inputs
+    """Returns what it takes to judge each linear so many times, and to tell its outputs' energy: a triangle each."""
     return Count(
-        products=judged * products * _triangle(each.inputs),
-        short_products=products,
-        passes=(judged + 1) * _LOSS_PASSES * each.elements,
+        products=(judged + 1) * each.elements * each.inputs, passes=(judged + 1) * _LOSS_PASSES * each.elements
     )
 
 
 def _factor(width: int, times: int = 1) -> Count:
-    """Returns what it takes to factorize and invert: by halves, down to leaves."""
-    levels = max(0, math.ceil(math.log2(width / _LEAF)))
-    # At each level every part is cut into halves, of which four triangles are multiplied.
-    products = sum(float(width) ** 3 / 4**level * _triangle(width >> (level + 1)) for level in range(levels))
+    """Returns what it takes to factorize and invert: by halves, of which four triangles are multiplied, to leaves."""
+    levels = max(0, math.ceil(math.log2(width / LEAF_COLUMNS)))
+    products = sum(float(width) ** 3 / 2 / 4**level for level in range(levels))
     return Count(
         products=times * products,
         passes=times * _FACTOR_PASSES * width**2,
@@ -162,13 +144,12 @@ def _target(each: InputSet) -> Count:
     """Returns what targets take: of linears with more outputs than inputs by way of one map for all."""
     width = each.inputs
     square, factor = float(width) ** 2, _factor(width)
-    # Through the inverse: both of its triangles.
-    through = 2 * _triangle(width)
-    products = sum(2.0 * rows * square * (1 if rows > width else 1 + through) for rows in each.outputs)
+    # Divided by the factor's two triangles, which are not inverted.
+    products = sum(2.0 * rows * square * (1 if rows > width else 2) for rows in each.outputs)
     if max(each.outputs) > width:
-        products += 2 * through * width * square
+        products += 2.0 * width * square
     return Count(
-        products=factor.products + products,
+        products=factor.products / 2 + products,
         passes=factor.passes + _TARGET_PASSES * each.elements,
         numbers=factor.numbers,
     )

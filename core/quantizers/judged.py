@@ -6,7 +6,7 @@ import torch
 
 from core.quantizers.base import SolvedLinear
 from core.solver.hessian import InputStatistics
-from core.solver.loss import output_energy, quadratic_loss
+from core.solver.loss import quadratic_loss
 from core.weights import QuantizedWeight
 
 STARVED = "No calibration token reached this linear; it was rounded to nearest."
@@ -17,7 +17,7 @@ def judged(
 ) -> SolvedLinear:
     """Returns a weight with its losses on the calibration inputs; W float32, warnings beside those of the inputs."""
     loss = quadratic_loss(W_OI - weight.dequantize(), statistics.hessian_II)
-    energy = output_energy(W_OI, statistics.hessian_II)
+    energy = quadratic_loss(W_OI, statistics.hessian_II)  # the outputs' own mean square
     return SolvedLinear(
         weight=weight,
         loss=loss,

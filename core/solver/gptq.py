@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
+from core.blocking import UPDATE_COLUMNS
 from core.configs import GPTQConfig, Order, ScaleSearch
 from core.profile import Work, span
 from core.solver import grid, kernels
 from core.solver.factor import InverseFactor, factorize
+from core.solver.multiplication import add_product, times_elementwise
 from core.weights import QuantizedWeight
-
-UPDATE_COLUMNS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class _ColumnSolver:
         self._order = prepared.order
         self._U_II = prepared.factor.U_II
         self._cost_I = _costs(prepared, config.scale_search)
-        self._W_OI = W_OI.float()[:, self._order.inputs_I].contiguous()
+        self._W_OI = torch.index_select(W_OI.float(), 1, self._order.inputs_I)
         self._codes_OI = torch.empty(self._W_OI.shape, dtype=torch.uint8, device=W_OI.device)
         self._damped_loss = 0.0
         groups = self._W_OI.shape[1] // self._order.group_size
@@ -145,13 +145,13 @@ class _ColumnSolver:
         codes_OC, residuals_OC = kernels.solve_columns(
             self._W_OI[:, start:stop].contiguous(),
             self._U_II[start:stop, start:stop].contiguous(),
-            self._scales_OG[:, group_C].contiguous(),
-            self._zeros_OG[:, group_C].contiguous(),
+            torch.index_select(self._scales_OG, 1, group_C),
+            torch.index_select(self._zeros_OG, 1, group_C),
             grid.top_code(self._config.bits),
         )
         self._codes_OI[:, start:stop] = codes_OC
-        self._damped_loss += float(residuals_OC.square().sum())
-        self._W_OI[:, stop:].addmm_(residuals_OC, self._U_II[start:stop, stop:], alpha=-1)
+        self._damped_loss += times_elementwise(residuals_OC, residuals_OC)
+        add_product(self._W_OI[:, stop:], residuals_OC, self._U_II[start:stop, stop:].T, Work.SOLVE, factor=-1.0)
 
     def solution(self) -> GPTQSolution:
         """Returns the codes in the checkpoint's order."""

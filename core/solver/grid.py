@@ -18,6 +18,8 @@ from core.solver import kernels
 
 # The factors by which a group's range is shrunk during a scale search. Below 0.35 no 2-bit group was ever best.
 SHRINK_FACTORS = tuple(1.0 - 0.0105 * step for step in range(64))
+# Scales that are tried at a time: they pass through the second-level cache several times.
+CANDIDATES_AT_ONCE = 2**18
 SMALLEST_SCALE = 2.0**-24  # float16's smallest subnormal: a scale of 0 would make codes undefined
 LARGEST_SCALE = 65504.0
 
@@ -53,6 +55,14 @@ def searched_grid(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym:
     where `signed` and symmetric; an asymmetric grid has the best zero of all for its scale, bound to no range. Raises
     NumericalError as `minmax_grid`.
     """
+    rows = max(1, CANDIDATES_AT_ONCE // (W_OGS.shape[1] * len(SHRINK_FACTORS)))
+    found = [_searched(part, cost_GS, bits=bits, sym=sym, signed=signed) for part in torch.split(W_OGS, rows)]
+    return Grid(
+        scales_OG=torch.cat([part.scales_OG for part in found]), zeros_OG=torch.cat([part.zeros_OG for part in found])
+    )
+
+
+def _searched(W_OGS: torch.Tensor, cost_GS: torch.Tensor, *, bits: int, sym: bool, signed: bool) -> Grid:
     low_OG, high_OG = _range(W_OGS, sym=sym)
     widest = _ranged_grid(low_OG, high_OG, bits=bits, sym=sym)
     factors_K = torch.tensor(SHRINK_FACTORS, dtype=torch.float32, device=W_OGS.device)

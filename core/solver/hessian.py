@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.solver.factor import invert_factor
+from core.solver.division import factor_in_place
 from core.solver.products import FloatRows, PackedRows, RowPacker
 
 MIRROR_COLUMNS = 512
@@ -33,8 +33,8 @@ class Mismatch:
         self._damp: float | None = None
         self._is_positive = False
 
-    def inverse_factor(self, damp: float) -> torch.Tensor | None:
-        """Returns V, lower, with VᵀV = (H+λI)⁻¹; None where that has no Cholesky factor.
+    def divisor(self, damp: float) -> torch.Tensor | None:
+        """Returns what `core.solver.division` divides by H+λI with; None where that has no Cholesky factor.
 
         damp is λ as a fraction of the mean of H's diagonal, and always the same one: ValueError on another.
         """
@@ -42,7 +42,7 @@ class Mismatch:
             self._damp = damp
             diagonal_I = self._matrix_II.diagonal()
             diagonal_I += damp * float(diagonal_I.mean())
-            self._is_positive = invert_factor(self._matrix_II)
+            self._is_positive = factor_in_place(self._matrix_II)
         if damp != self._damp:
             raise ValueError(f"the Hessian was factorized under {self._damp:g} already")
         return self._matrix_II if self._is_positive else None

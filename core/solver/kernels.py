@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from core.kernels.columns import RefinedColumns
 from core.kernels.compiled import trouble
 from core.solver import reference
 
@@ -66,17 +67,35 @@ def best_scale_and_zero(
     return run(W_OGS, cost_GS, scales_OGK, zeros_OG, top_code)
 
 
-def refine_codes(
-    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
-) -> torch.Tensor:
-    """Moves each code in turn to the level with the least (w_hat - t) H (w_hat - t)ᵀ, the others fixed, in place.
+def slopes_and_bends(
+    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the sums of levels · gradient and of levels · image over the inputs, float32 [O] each."""
+    run = reference.slopes_and_bends
+    if levels_OS.device.type == "cpu" and trouble() is None:
+        from core.kernels import numba_refine  # noqa: PLC0415 - Numba may be missing
 
-    G_OC = (W_hat - T) H on entry and at every move; overwritten. codes are whole numbers in float32, scales_O one per
-    row. Returns what the moves added to the weights, float32 [O, C].
+        run = numba_refine.slopes_and_bends
+    return run(levels_OS, gradient_OS, image_OS)
+
+
+def refine_codes(
+    columns: RefinedColumns,
+    gradient_OC: torch.Tensor,
+    image_OC: torch.Tensor,
+    step_O: torch.Tensor,
+    H_CC: torch.Tensor,
+    top_code: int,
+) -> torch.Tensor:
+    """Notes that the scales have moved by a step, then moves each code in turn to its best level, the others fixed.
+
+    The best level has the least (w_hat - t) H (w_hat - t)ᵀ. gradient_OC = (W_hat - T) H and image_OC = levels · H, both
+    before that step, which `columns.scales_O` has. Codes, differences and flags change in place, gradients may. Returns
+    what the codes' moves alone added to the weights, float32 [O, C].
     """
     run = reference.refine_codes
-    if G_OC.device.type == "cpu" and trouble() is None:
-        from core.kernels import numba_solver  # noqa: PLC0415 - may be missing
+    if gradient_OC.device.type == "cpu" and trouble() is None:
+        from core.kernels import numba_refine  # noqa: PLC0415 - Numba may be missing
 
-        run = numba_solver.refine_codes
-    return run(G_OC, H_CC, codes_OC, scales_O, top_code)
+        run = numba_refine.refine_codes
+    return run(columns, gradient_OC, image_OC, step_O, H_CC, top_code)

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from core.environment import forward_dtype
-from core.matmul import parts_of, times_elementwise, times_transposed
+from core.kernels.halves import Half, Halves
 from core.profile import Work, span
+from core.solver.multiplication import times_elementwise, times_transposed
 
 
 @span(Work.LOSS)
 def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
-    """Returns tr(D H Dᵀ): with D = W - W_hat the mean squared change of the outputs, summed over them."""
-    total = 0.0
-    for part in parts_of(H_II.shape[0]):
-        # H is symmetric: what lies left of a part counts for what lies above it too.
-        before, inside_OI = slice(part.start), D_OI[:, part].contiguous()
-        product_OI = times_transposed(inside_OI, H_II[part, part], Work.LOSS)
-        if part.start:
-            product_OI.add_(times_transposed(D_OI[:, before], H_II[part, before], Work.LOSS), alpha=2)
-        total += times_elementwise(product_OI, inside_OI)
-    return total
+    """Returns tr(D H Dᵀ): with D = W - W_hat the mean squared change of the outputs, summed over them.
 
-
-@span(Work.LOSS)
-def output_energy(W_OI: torch.Tensor, H_II: torch.Tensor) -> float:
-    """Returns tr(W H Wᵀ), the mean square of the outputs, summed over them.
-
-    Unlike a loss it is no small difference of large numbers, and the engine only divides by it: where blocks run in
-    bfloat16 so does its product, whose rounding errors are many, small and of either sign.
+    H is symmetric: what lies below its diagonal counts for what lies above it too.
     """
-    dtype = forward_dtype("bfloat16", W_OI.device)
-    product_OI = times_transposed(W_OI.to(dtype), H_II.to(dtype), Work.LOSS)
-    return times_elementwise(product_OI.float(), W_OI)
+    below_OI = times_transposed(D_OI, H_II, Work.LOSS, factor=2.0, halves=Halves(right=Half.LOWER))
+    return times_elementwise(below_OI.addcmul_(D_OI, H_II.diagonal(), value=-1), D_OI)
 
 
 class TargetLoss:

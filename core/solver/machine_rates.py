@@ -18,16 +18,16 @@ from typing import Final
 
 import torch
 
+from core.blocking import UPDATE_COLUMNS
 from core.environment import use_threads
-from core.matmul import times_transposed
 from core.preflight.rates import MachineRates, known_rates, rates_file
 from core.profile import Work
 from core.solver import kernels
+from core.solver.multiplication import times_transposed
 from core.solver.products import RowPacker
 
 # Each try is about a millisecond: shorter than a time slice, so that the best of them had a core to itself.
 _WIDTH: Final = 512
-_UPDATE_COLUMNS: Final = 128
 _ELEMENTS: Final = 2**20
 _HASHED_BYTES: Final = 2**20
 _NUMBERS: Final = 20_000
@@ -53,9 +53,9 @@ def measure_rates() -> MachineRates:
     cores = torch.get_num_threads()
     left, right = (torch.ones(_WIDTH, _WIDTH) for _ in range(2))
     short, sum_II = left.bfloat16(), torch.zeros(_WIDTH, _WIDTH)
-    W_OC, U_CC = torch.ones(_WIDTH, _UPDATE_COLUMNS), torch.eye(_UPDATE_COLUMNS)
+    W_OC, U_CC = torch.ones(_WIDTH, UPDATE_COLUMNS), torch.eye(UPDATE_COLUMNS)
     ones_OC, many, data = torch.ones_like(W_OC), torch.ones(_ELEMENTS), bytes(_HASHED_BYTES)
-    packer, products, steps = RowPacker(), 2.0 * _WIDTH**3, float(_WIDTH) * _UPDATE_COLUMNS**2
+    packer, products, steps = RowPacker(), 2.0 * _WIDTH**3, float(_WIDTH) * UPDATE_COLUMNS**2
     with _one_thread():
         return MachineRates(
             cores=cores,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from core.kernels.columns import RefinedColumns
+
 
 def solve_columns(
     W_OC: torch.Tensor, U_CC: torch.Tensor, scales_OC: torch.Tensor, zeros_OC: torch.Tensor, top_code: int
@@ -66,16 +68,33 @@ def _downhill(
         zero_OG1 = zero_OG1 + up_OG1.float() - down_OG1.float()
 
 
+def slopes_and_bends(
+    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns two sums of products; same contract as the kernel's."""
+    return (levels_OS * gradient_OS).sum(dim=1), (levels_OS * image_OS).sum(dim=1)
+
+
 def refine_codes(
-    G_OC: torch.Tensor, H_CC: torch.Tensor, codes_OC: torch.Tensor, scales_O: torch.Tensor, top_code: int
+    columns: RefinedColumns,
+    gradient_OC: torch.Tensor,
+    image_OC: torch.Tensor,
+    step_O: torch.Tensor,
+    H_CC: torch.Tensor,
+    top_code: int,
 ) -> torch.Tensor:
     """Moves codes one by one, in place; same contract as the kernel's."""
-    moves_OC = torch.empty_like(codes_OC)
+    codes_OC, scales_O = columns.codes_OC, columns.scales_O
+    gradient_OC = gradient_OC + step_O[:, None] * image_OC
+    columns.difference_OC.add_(step_O[:, None] * columns.levels_OC)
+    moves_OC = torch.empty_like(gradient_OC)
     for column in range(codes_OC.shape[1]):
         bend_O = H_CC[column, column] * scales_O
-        move_O = torch.where(bend_O == 0, 0.0, torch.round(-G_OC[:, column] / bend_O))
+        move_O = torch.where(bend_O == 0, 0.0, torch.round(-gradient_OC[:, column] / bend_O))
         code_O = (codes_OC[:, column] + move_O).clamp(0, top_code)
         moves_OC[:, column] = scales_O * (code_O - codes_OC[:, column])
         codes_OC[:, column] = code_O
-        G_OC[:, column + 1 :] += torch.outer(moves_OC[:, column], H_CC[column, column + 1 :])
+        gradient_OC[:, column + 1 :] += torch.outer(moves_OC[:, column], H_CC[column, column + 1 :])
+    columns.difference_OC.add_(moves_OC)
+    columns.moved_O.logical_or_((step_O != 0) | (moves_OC != 0).any(dim=1))
     return moves_OC

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from core.matmul import times_transposed
+from core.blocking import UPDATE_COLUMNS
+from core.kernels.columns import RefinedColumns
 from core.profile import Work, span
 from core.solver import grid, kernels
+from core.solver.multiplication import add_product, times_transposed
 from core.weights import QuantizedWeight
-
-# Columns between two products inside a group: a row's gradient and the curvature of so many stay in the nearest cache.
-UPDATE_COLUMNS = 128
 
 
 @span(Work.REFINE)
@@ -97,6 +96,18 @@ class _Rows:
             zeros_OG=self.zeros_OG[rows_O],
         )
 
+    def group(self, number: int, moved_O: torch.Tensor) -> RefinedColumns:
+        """Returns a group's columns, and with them the flags of rows that they have changed."""
+        size = self.codes_OI.shape[1] // self.scales_OG.shape[1]
+        inputs = slice(number * size, (number + 1) * size)
+        return RefinedColumns(
+            codes_OC=self.codes_OI[:, inputs],
+            difference_OC=self.difference_OI[:, inputs],
+            zeros_O=self.zeros_OG[:, number],
+            scales_O=self.scales_OG[:, number],
+            moved_O=moved_O,
+        )
+
 
 def _round(rows: _Rows, H_II: torch.Tensor, top_code: int, *, move_zeros: bool) -> torch.Tensor:
     """Goes once over all groups; returns which rows changed."""
@@ -105,48 +116,34 @@ def _round(rows: _Rows, H_II: torch.Tensor, top_code: int, *, move_zeros: bool) 
     moved_O = torch.zeros(rows.codes_OI.shape[0], dtype=torch.bool, device=H_II.device)
     for group in range(groups):
         inputs = slice(group * size, (group + 1) * size)
+        columns, H_SS = rows.group(group, moved_O), H_II[inputs, inputs]
         gradient_OS = times_transposed(rows.difference_OI, H_II[inputs], Work.REFINE)
-        moving_OS = gradient_OS.clone() if move_zeros else gradient_OS
-        step_OS = _refine_group(rows, group, moving_OS, H_II[inputs, inputs], top_code)
-        if move_zeros:
-            gradient_OS += times_transposed(step_OS, H_II[inputs, inputs], Work.REFINE)
-            step_OS += _zero_step(rows, group, gradient_OS, H_II[inputs, inputs], top_code)
-        rows.difference_OI[:, inputs] += step_OS
+        if not move_zeros:
+            _refine_group(columns, gradient_OS, H_SS, top_code)
+            continue
+        before_OS = columns.difference_OC.clone()
+        _refine_group(columns, gradient_OS.clone(), H_SS, top_code)
+        add_product(gradient_OS, columns.difference_OC - before_OS, H_SS, Work.REFINE)
+        step_OS = _zero_step(rows, group, gradient_OS, H_SS, top_code)
+        columns.difference_OC.add_(step_OS)
         moved_O |= (step_OS != 0).any(dim=1)
     return moved_O
 
 
-def _refine_group(
-    rows: _Rows, group: int, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int
-) -> torch.Tensor:
-    """Moves a group's scale, then its codes; returns what that added to its weights, float32 [O, S].
-
-    gradient_OS is overwritten.
-    """
+def _refine_group(columns: RefinedColumns, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int) -> None:
+    """Moves a group's scale, then its codes; gradient_OS is overwritten."""
     size = H_SS.shape[0]
-    codes_OS = rows.codes_OI[:, group * size : (group + 1) * size]
-    levels_OS = codes_OS - rows.zeros_OG[:, group, None]
+    levels_OS = columns.levels_OC
     image_OS = times_transposed(levels_OS, H_SS, Work.REFINE)
-    step_O = _scale_step(levels_OS, gradient_OS, image_OS, rows.scales_OG[:, group])
-    rows.scales_OG[:, group] += step_O
-    gradient_OS += step_O[:, None] * image_OS
-    step_OS = step_O[:, None] * levels_OS
-    scales_O = rows.scales_OG[:, group].contiguous()
+    step_O = _scale_step(*kernels.slopes_and_bends(levels_OS, gradient_OS, image_OS), columns.scales_O)
+    columns.scales_O.add_(step_O)
     for start in range(0, size, UPDATE_COLUMNS):
-        stop = min(start + UPDATE_COLUMNS, size)
-        codes_OC = codes_OS[:, start:stop].contiguous()
+        part = slice(start, min(start + UPDATE_COLUMNS, size))
         moves_OC = kernels.refine_codes(
-            gradient_OS[:, start:stop].contiguous(),
-            H_SS[start:stop, start:stop].contiguous(),
-            codes_OC,
-            scales_O,
-            top_code,
+            columns.part(part), gradient_OS[:, part], image_OS[:, part], step_O, H_SS[part, part], top_code
         )
-        codes_OS[:, start:stop] = codes_OC
-        step_OS[:, start:stop] += moves_OC
-        if stop < size:
-            gradient_OS[:, stop:] += times_transposed(moves_OC, H_SS[stop:, start:stop], Work.REFINE)
-    return step_OS
+        if part.stop < size:
+            add_product(gradient_OS[:, part.stop :], moves_OC, H_SS[part.stop :, part], Work.REFINE)
 
 
 def _zero_step(rows: _Rows, group: int, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int) -> torch.Tensor:
@@ -177,12 +174,11 @@ def _zero_step(rows: _Rows, group: int, gradient_OS: torch.Tensor, H_SS: torch.T
     return moved_OS
 
 
-def _scale_step(
-    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor, scales_O: torch.Tensor
-) -> torch.Tensor:
-    """Returns what takes each scale to its least-squares value, 0 where that is no gain; image_OS = levels · H."""
-    slope_O = (levels_OS * gradient_OS).sum(dim=1)
-    bend_O = (levels_OS * image_OS).sum(dim=1)
+def _scale_step(slope_O: torch.Tensor, bend_O: torch.Tensor, scales_O: torch.Tensor) -> torch.Tensor:
+    """Returns what takes each scale to its least-squares value, 0 where that is no gain.
+
+    slope_O: of the loss by the scale, half of it. bend_O: of that by the scale once more.
+    """
     scale_O = (scales_O - slope_O / bend_O).half().float()
     step_O = scale_O - scales_O
     better_O = (bend_O > 0) & torch.isfinite(scale_O) & (scale_O * scales_O > 0)

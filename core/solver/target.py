@@ -14,29 +14,27 @@ from functools import cached_property
 
 import torch
 
-from core.matmul import parts_of, times_lower_transposed, times_transposed
 from core.profile import Work, span
+from core.solver.division import divide
 from core.solver.hessian import Mismatch
-
-TILE_ELEMENTS = 2**24
-TILE_ROWS = 32
+from core.solver.multiplication import times_transposed
 
 
 @span(Work.TARGET)
 def wanted_change(W_OI: torch.Tensor, mismatch: Mismatch, *, alpha: float, beta: float) -> torch.Tensor:
     """Returns alpha W (G-H) + beta R, float32: what the outputs lack, in the metric of the inputs."""
-    wanted_OI = times_transposed(W_OI, mismatch.difference_II, Work.TARGET).mul_(alpha)
+    wanted_OI = times_transposed(W_OI, mismatch.difference_II, Work.TARGET, factor=alpha)
     if beta > 0 and mismatch.drift_OI is not None:
         wanted_OI.add_(mismatch.drift_OI, alpha=beta)
     return wanted_OI
 
 
 class Target:
-    """W* for weights [O, I] of one input set, from V lower with VᵀV = (H+λI)⁻¹."""
+    """W* for weights [O, I] of one input set. divisor_II: of the damped Hessian, see `Mismatch.divisor`."""
 
-    def __init__(self, mismatch: Mismatch, V_II: torch.Tensor, *, alpha: float, beta: float) -> None:
+    def __init__(self, mismatch: Mismatch, divisor_II: torch.Tensor, *, alpha: float, beta: float) -> None:
         self._mismatch = mismatch
-        self._V_II = V_II
+        self._divisor_II = divisor_II
         self._alpha = alpha
         self._beta = beta
 
@@ -45,33 +43,24 @@ class Target:
         """Returns W*, float32; by way of I x I products if only W counts and has more rows, else of its rows."""
         alpha, beta, mismatch = self._alpha, self._beta, self._mismatch
         if W_OI.shape[0] > W_OI.shape[1] and (beta == 0 or mismatch.drift_OI is None):
-            return times_transposed(W_OI, self._transposed_map_II, Work.TARGET).mul_(alpha).add_(W_OI)
+            return times_transposed(W_OI, self._map_II.T, Work.TARGET, factor=alpha).add_(W_OI)
         wanted_OI = wanted_change(W_OI, mismatch, alpha=alpha, beta=beta)
-        rows = max(1, TILE_ELEMENTS // (W_OI.shape[1] * TILE_ROWS)) * TILE_ROWS
-        for tile in torch.split(wanted_OI, rows):
-            tile.copy_(self._over_hessian(tile))
+        divide(wanted_OI, self._divisor_II)
         return wanted_OI.add_(W_OI)
 
     @cached_property
-    def _transposed_map_II(self) -> torch.Tensor:  # noqa: N802 - shapes live in names
-        """Returns (H+λI)⁻¹ (G-H)ᵀ."""
-        return self._over_hessian(self._mismatch.difference_II.T).T.contiguous()
-
-    def _over_hessian(self, A_OI: torch.Tensor) -> torch.Tensor:
-        """Returns A (H+λI)⁻¹ = A Vᵀ V; no whole copy of V is made."""
-        V_II = self._V_II
-        halfway_OI, over_OI = times_lower_transposed(A_OI, V_II, Work.TARGET), A_OI.new_empty(A_OI.shape)
-        for part in parts_of(V_II.shape[0]):
-            since = slice(part.start, None)
-            over_OI[:, part] = times_transposed(halfway_OI[:, since], V_II[since, part].T, Work.TARGET)
-        return over_OI
+    def _map_II(self) -> torch.Tensor:  # noqa: N802 - shapes live in names
+        """Returns (G-H) (H+λI)⁻¹."""
+        map_II = self._mismatch.difference_II.T.clone(memory_format=torch.contiguous_format)
+        divide(map_II, self._divisor_II)
+        return map_II
 
 
 def mismatch_target(mismatch: Mismatch, *, alpha: float, beta: float, damp: float) -> Target | None:
     """Returns W* = W + (alpha W (G-H) + beta R) (H+λI)⁻¹; None where H+λI has no Cholesky factor.
 
-    damp is λ as a fraction of the mean of H's diagonal, see `Mismatch.inverse_factor`.
+    damp is λ as a fraction of the mean of H's diagonal, see `Mismatch.divisor`.
     """
     with span(Work.TARGET):
-        V_II = mismatch.inverse_factor(damp)
-    return None if V_II is None else Target(mismatch, V_II, alpha=alpha, beta=beta)
+        divisor_II = mismatch.divisor(damp)
+    return None if divisor_II is None else Target(mismatch, divisor_II, alpha=alpha, beta=beta)

@@ -8,9 +8,9 @@ from importlib import metadata
 from core.assembly import Assembly, TensorAccount, account, bits_per_weight, rewritten
 from core.block_records import starved_experts
 from core.environment import peak_rss_bytes, versions
-from core.matmul import product_rates
 from core.profile import Profile, summarise
 from core.report import LinearReport, QuantizationReport
+from core.solver.multiplication import product_rates
 from core.steps.opening import kernel_trouble
 from core.steps.run import OpenRun
 

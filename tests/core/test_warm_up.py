@@ -1,7 +1,15 @@
 from __future__ import annotations
 
 from core import warm_up
-from core.kernels import numba_attention, numba_norm, numba_products, numba_solver, tiles
+from core.kernels import (
+    numba_attention,
+    numba_float32,
+    numba_norm,
+    numba_products,
+    numba_refine,
+    numba_solver,
+    tiles,
+)
 
 
 def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
@@ -11,9 +19,12 @@ def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
         numba_solver._solve_columns,
         numba_solver._best_candidate,
         numba_solver._best_scale_and_zero,
-        numba_solver._refine_codes,
+        numba_refine._sum_products,
+        numba_refine._refine_codes,
         numba_norm._norm_rows,
     ]
     if tiles.is_available():
         kernels += [numba_products._pack, numba_products._add_products, numba_attention._attend]
+    if numba_float32.is_available():
+        kernels.append(numba_float32._multiply)
     assert all(kernel.signatures for kernel in kernels)

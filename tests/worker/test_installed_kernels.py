@@ -29,14 +29,17 @@ import torch
 from core.calibration.windows import CalibrationWindows
 from core.configs import GPTQConfig
 from core.pipeline import quantize_checkpoint
-from core.kernels import numba_products, numba_solver
 
 source, out = map(Path, sys.argv[1:])
 tokens = torch.randint(0, 256, (16, 32), generator=torch.Generator().manual_seed(1))
 windows = CalibrationWindows(tokens_NT=tokens, sha256="0" * 64, tokens_available=tokens.numel())
 sym = not source.name.startswith("asymmetric")
 quantize_checkpoint(source, out, GPTQConfig(bits=4, group_size=32, sym=sym, refine_rounds=1), windows)
-kernels = [k for m in (numba_solver, numba_products) for k in vars(m).values() if hasattr(k, "stats")]
+# Some are compiled when their module is imported: a run does that once it has taken over the installed ones.
+from core.kernels import numba_float32, numba_products, numba_refine, numba_solver
+
+modules = (numba_solver, numba_products, numba_float32, numba_refine)
+kernels = [kernel for module in modules for kernel in vars(module).values() if hasattr(kernel, "stats")]
 stats = [kernel.stats for kernel in kernels if kernel.__module__.startswith("core.")]
 print(json.dumps({
     "folders": sorted({stat.cache_path for stat in stats}),

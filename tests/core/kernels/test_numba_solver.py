@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.kernels import numba_solver
+from core.kernels import numba_refine, numba_solver
+from core.kernels.columns import RefinedColumns
 from core.solver import grid, reference
 from core.solver.factor import factorize
 from core.solver.rtn import round_to_nearest
@@ -32,22 +33,46 @@ def test_the_column_kernel_equals_the_reference(bits: int, width: int) -> None:
 @pytest.mark.parametrize("width", [1, 24])
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_code_refinement_kernel_equals_the_reference(bits: int, width: int) -> None:
-    """Compiled and plain refinement make the same moves, but for ties within float rounding; none leaves the grid."""
-    target_OC, H_CC = random_weight(19, width), hessian_of(correlated_inputs(300, width))
+    """Compiled and plain refinement make the same moves, but for ties within float rounding; none leaves the grid.
+
+    Both work on the middle columns of larger matrices, after a step of some rows' scales, and keep the differences.
+    """
+    target_OC, H_CC = random_weight(69, width), hessian_of(correlated_inputs(300, width))
     start = round_to_nearest(target_OC, bits=bits, group_size=width, sym=False)
     # From codes that are off, so that there is something to move.
     wrong = replace(start, codes_OI=start.codes_OI // 2)
+    step_O = wrong.scales_OG[:, 0].float() * (torch.arange(69) % 3 == 0) / 8
     results = []
-    for run in (numba_solver.refine_codes, reference.refine_codes):
-        codes_OC, scales_O = wrong.codes_OI.float(), wrong.scales_OG[:, 0].float()
-        gradient_OC = (wrong.dequantize() - target_OC) @ H_CC
-        moves_OC = run(gradient_OC, H_CC, codes_OC, scales_O, grid.top_code(bits))
-        refined = replace(wrong, codes_OI=codes_OC.to(torch.uint8))
-        torch.testing.assert_close(refined.dequantize(), wrong.dequantize() + moves_OC)
-        results.append(codes_OC)
+    for run in (numba_refine.refine_codes, reference.refine_codes):
+        codes_OI, difference_OI = torch.full((69, width + 2), 0.5), torch.full((69, width + 2), 0.5)
+        columns = RefinedColumns(
+            codes_OC=codes_OI[:, 1:-1],
+            difference_OC=difference_OI[:, 1:-1],
+            zeros_O=wrong.zeros_OG[:, 0].float(),
+            scales_O=wrong.scales_OG[:, 0].float(),
+            moved_O=torch.zeros(69, dtype=torch.bool),
+        )
+        columns.codes_OC.copy_(wrong.codes_OI)
+        columns.difference_OC.copy_(wrong.dequantize() - target_OC)
+        gradient_OC, image_OC = columns.difference_OC @ H_CC, columns.levels_OC @ H_CC
+        columns.scales_O.add_(step_O)
+        moves_OC = run(columns, gradient_OC, image_OC, step_O, H_CC, grid.top_code(bits))
+        difference_OC = columns.scales_O[:, None] * columns.levels_OC - target_OC
+        torch.testing.assert_close(columns.difference_OC, difference_OC)
+        assert torch.equal(columns.moved_O, (step_O != 0) | (moves_OC != 0).any(dim=1))
+        assert bool((codes_OI[:, [0, -1]] == 0.5).all())
+        results.append(columns.codes_OC)
     assert float((results[0] == results[1]).float().mean()) > 0.99
     assert float((results[0] != wrong.codes_OI).float().mean()) > 0.3
     assert float(results[0].max()) <= grid.top_code(bits)
+
+
+@pytest.mark.parametrize("width", [1, 64, 130])
+def test_the_sums_for_a_scale_equal_the_reference(width: int) -> None:
+    """Whatever is left over beside whole lanes, of views as well."""
+    levels, gradient, image = (random_weight(9, width + 1, seed=seed)[:, 1:] for seed in range(3))
+    found = numba_refine.slopes_and_bends(levels, gradient, image)
+    torch.testing.assert_close(found, reference.slopes_and_bends(levels, gradient, image))
 
 
 @pytest.mark.parametrize("bits", [2, 4])

@@ -61,11 +61,11 @@ def test_u_is_the_same_whatever_the_halves_are(width: int) -> None:
 
 @pytest.mark.parametrize("parts", [False, True])
 def test_the_inverse_factor_takes_the_place_of_its_matrix(monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
-    """L⁻¹ A L⁻ᵀ = I, and nothing is left above the diagonal, also where its triangles are multiplied in parts."""
+    """U A Uᵀ = I, and nothing is left below the diagonal, also where torch multiplies its triangles in parts."""
     if parts:
         small_parts(monkeypatch)
     A_II = hessian_of(correlated_inputs(900, 400)).double() + torch.eye(400)
     place = A_II.clone()
     assert invert_factor(place)
-    assert torch.equal(place, place.tril())
+    assert torch.equal(place, place.triu())
     torch.testing.assert_close(place @ A_II @ place.T, torch.eye(400).double(), rtol=0, atol=1e-6)

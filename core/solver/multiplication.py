@@ -1,0 +1,160 @@
+"""The solver's products: left · rightᵀ into new memory, or into and onto a view, of whole matrices and of triangles.
+
+On a CPU with wide vectors they run in `numba_float32`; elsewhere, and in other dtypes, torch multiplies, triangles in
+a few parts so that little of their other half takes part.
+
+Legend: O rows of the left side, J rows of the right, I columns of both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from core.kernels.compiled import trouble
+from core.kernels.halves import WHOLE, Half, Halves
+from core.matmul import product
+from core.profile import Work, count
+
+# Without the kernels triangles are multiplied in this many parts, none narrower than so many columns.
+PARTS = 4
+PART_COLUMNS = 512
+ALIGNED = 64
+_RATE_WIDTH = 1024
+_RATE_TRIES = 7
+
+
+def times_transposed(
+    left_OI: torch.Tensor, right_JI: torch.Tensor, work: Work, *, factor: float = 1.0, halves: Halves = WHOLE
+) -> torch.Tensor:
+    """Returns factor · left · rightᵀ [O, J] and counts its operations; a symmetric right side is its own transpose."""
+    product_OJ = left_OI.new_empty(left_OI.shape[0], right_JI.shape[0])
+    multiply_into(product_OJ, left_OI, right_JI, work, factor=factor, halves=halves)
+    return product_OJ
+
+
+def multiply_into(
+    product_OJ: torch.Tensor,
+    left_OI: torch.Tensor,
+    right_JI: torch.Tensor,
+    work: Work,
+    *,
+    factor: float = 1.0,
+    halves: Halves = WHOLE,
+) -> None:
+    """Overwrites a view, which shares no memory with the sides, by factor · left · rightᵀ."""
+    _multiply(product_OJ, left_OI, right_JI, work, factor=factor, adds=False, halves=halves)
+
+
+def add_product(
+    sums_OJ: torch.Tensor,
+    left_OI: torch.Tensor,
+    right_JI: torch.Tensor,
+    work: Work,
+    *,
+    factor: float = 1.0,
+    halves: Halves = WHOLE,
+) -> None:
+    """Adds factor · left · rightᵀ to a view, which shares no memory with the sides."""
+    _multiply(sums_OJ, left_OI, right_JI, work, factor=factor, adds=True, halves=halves)
+
+
+def times_elementwise(left_OI: torch.Tensor, right_OI: torch.Tensor) -> float:
+    """Returns the sum of the products of what lies at the same places; float32 or wider."""
+    return float(torch.dot(left_OI.reshape(-1), right_OI.reshape(-1)))
+
+
+def _multiply(
+    sums_OJ: torch.Tensor,
+    left_OI: torch.Tensor,
+    right_JI: torch.Tensor,
+    work: Work,
+    *,
+    factor: float,
+    adds: bool,
+    halves: Halves,
+) -> None:
+    operations = 2.0 * left_OI.numel() * right_JI.shape[0] * (1.0 if halves == WHOLE else 0.5)
+    count(work, operations=operations, dtype=str(left_OI.dtype).removeprefix("torch."))
+    if left_OI.numel() and right_JI.numel() and _has_kernels(sums_OJ):
+        from core.kernels import numba_float32  # noqa: PLC0415 - Numba may be missing
+
+        numba_float32.multiply(sums_OJ, left_OI, right_JI, factor=factor, adds=adds, halves=halves)
+        return
+    for part in _parts(halves, sums_OJ.shape, left_OI.shape[1]):
+        left, right = left_OI[part.rows, part.depth], right_JI[part.columns, part.depth]
+        if halves.left is not Half.ALL:
+            left = _half(left, halves.left, part.rows.start - part.depth.start)
+        if halves.right is not Half.ALL:
+            right = _half(right, halves.right, part.columns.start - part.depth.start)
+        target, part_OJ = sums_OJ[part.rows, part.columns], product(left, right)
+        if adds:
+            target.add_(part_OJ, alpha=factor)
+        else:
+            torch.mul(part_OJ, factor, out=target)
+
+
+def _has_kernels(sums_OJ: torch.Tensor) -> bool:
+    if sums_OJ.device.type != "cpu" or sums_OJ.dtype is not torch.float32 or trouble() is not None:
+        return False
+    from core.kernels import numba_float32  # noqa: PLC0415 - Numba may be missing
+
+    return numba_float32.is_available()
+
+
+class _Part(NamedTuple):
+    rows: slice
+    columns: slice
+    depth: slice
+
+
+def _parts(halves: Halves, shape: tuple[int, ...], depth: int) -> Iterator[_Part]:
+    """Yields what is multiplied at a time: all, or what a part of the half's rows has to do with."""
+    rows, columns, whole = slice(0, shape[0]), slice(0, shape[1]), slice(0, depth)
+    if halves.wanted is not Half.ALL:
+        for part in parts_of(shape[0]):
+            yield _Part(part, _beside(halves.wanted, part, shape[1]), whole)
+    elif halves.left is not Half.ALL:
+        for part in parts_of(shape[0]):
+            yield _Part(part, columns, _beside(halves.left, part, depth))
+    elif halves.right is not Half.ALL:
+        for part in parts_of(shape[1]):
+            yield _Part(rows, part, _beside(halves.right, part, depth))
+    else:
+        yield _Part(rows, columns, whole)
+
+
+def parts_of(width: int) -> list[slice]:
+    """Returns the parts in which a triangle of this width is multiplied without kernels."""
+    columns = max(PART_COLUMNS, -(-width // (PARTS * ALIGNED)) * ALIGNED)
+    return [slice(start, min(start + columns, width)) for start in range(0, width, columns)]
+
+
+def _beside(half: Half, part: slice, width: int) -> slice:
+    return slice(0, part.stop) if half is Half.LOWER else slice(part.start, width)
+
+
+def _half(matrix: torch.Tensor, half: Half, diagonal: int) -> torch.Tensor:
+    return torch.tril(matrix, diagonal) if half is Half.LOWER else torch.triu(matrix, diagonal)
+
+
+def product_rates(dtypes: Iterable[str], *devices: torch.device) -> dict[str, float]:
+    """Returns the operations per second of the devices' matrix products by dtype name, measured in a blink each.
+
+    What is named twice counts once. The products are those of this module: torch's own can be slower.
+    """
+    return {name: sum(_best_rate(getattr(torch, name), device) for device in {*devices}) for name in dtypes}
+
+
+def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
+    return max(_product_rate(dtype, device) for _ in range(_RATE_TRIES))
+
+
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    left, right = (torch.ones(_RATE_WIDTH, _RATE_WIDTH, dtype=dtype, device=device) for _ in range(2))
+    started = time.perf_counter()
+    float(times_transposed(left, right, Work.OTHER)[0, 0])  # waits where the device computes on its own
+    return 2.0 * _RATE_WIDTH**3 / (time.perf_counter() - started)

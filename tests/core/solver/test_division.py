@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.solver.division import divide, factor_in_place
+from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight, small_parts
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("width", [1, 192, 193, 700, 1301])
+def test_dividing_undoes_multiplying(monkeypatch: pytest.MonkeyPatch, width: int, parts: bool) -> None:
+    """(A M) / M = A for a damped Hessian M, whatever its halves are, also where torch multiplies triangles in parts."""
+    if parts:
+        small_parts(monkeypatch)
+    damped_II = hessian_of(correlated_inputs(2 * width, width)) + torch.eye(width)
+    A_OI = random_weight(24, width)
+    divided_OI = (A_OI.double() @ damped_II.double()).float()
+    assert factor_in_place(damped_II)
+    divide(divided_OI, damped_II)
+    torch.testing.assert_close(divided_OI, A_OI, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [3, 400])
+def test_what_is_not_positive_definite_divides_nothing(width: int) -> None:
+    """Wherever on the diagonal that shows."""
+    for place in (0, width - 1):
+        A_II = torch.eye(width)
+        A_II[place, place] = -1
+        assert not factor_in_place(A_II)
+
+
+def test_what_lies_beside_the_columns_stays() -> None:
+    """A part of a wider matrix is divided where it lies."""
+    damped_II = hessian_of(correlated_inputs(500, 250)) + torch.eye(250)
+    around = random_weight(7, 254)
+    before = around.clone()
+    expected = torch.linalg.solve(damped_II.double(), before[:, 2:-2].double().T).T
+    assert factor_in_place(damped_II)
+    divide(around[:, 2:-2], damped_II)
+    torch.testing.assert_close(around[:, 2:-2].double(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(around[:, [0, 1, -2, -1]], before[:, [0, 1, -2, -1]])
