@@ -11,78 +11,50 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-Floats = npt.NDArray[np.float32]
+from core.kernels.bfloat16 import Floats
+from core.kernels.vectors import LANES, WORD, constant, element, load, multiply_add, spread, step, store
 
-LANES = 16
 ROWS = 6
 VECTORS = 4
 # ROWS x VECTORS sums, VECTORS operands and one broadcast fill the 32 vector registers but three.
 PANEL = LANES * VECTORS
 ITEM_BYTES = 4
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_NUMBER = ir.IntType(32)
-_ZERO = ir.Constant(_VECTOR, None)
+
+def _line(builder: Any, pointer: Any, stride: Any, number: int) -> Any:
+    """Returns the address so many lines further on."""
+    return builder.gep(pointer, [builder.mul(stride, ir.Constant(stride.type, number))])
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
-
-
-def _line(builder: Any, pointer: Any, step: Any, number: int) -> Any:
-    """Returns the pointer so many steps further on."""
-    return builder.gep(pointer, [builder.mul(step, ir.Constant(step.type, number))])
-
-
-def _load(builder: Any, pointer: Any, vector: int = 0) -> Any:
-    at = builder.gep(pointer, [ir.Constant(_NUMBER, LANES * vector)])
-    return builder.load(builder.bitcast(at, _VECTOR.as_pointer()), align=ITEM_BYTES)
-
-
-def _store(builder: Any, value: Any, pointer: Any, vector: int = 0) -> None:
-    at = builder.gep(pointer, [ir.Constant(_NUMBER, LANES * vector)])
-    builder.store(value, builder.bitcast(at, _VECTOR.as_pointer()), align=ITEM_BYTES)
-
-
-def _broadcast(builder: Any, number: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, number, ir.Constant(_NUMBER, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_NUMBER, LANES), None))
-
-
-def _multiply_add(builder: Any, left: Any, right: Any, sums: Any) -> Any:
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    emit: Any = cgutils
-    return builder.call(emit.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [left, right, sums])
+def _vector(builder: Any, line: Any, number: int) -> Any:
+    """Returns the address of a vector of a line."""
+    return step(builder, line, LANES * number)
 
 
 def _emit_sum_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    left_array, right_array, target_array, places, factor, begins = arguments
+    *_, places, factor, begins = arguments
     left_at, left_step, rows, right_at, depth, target_at, target_step = (
         builder.extract_value(places, number) for number in range(7)
     )
-    left = _pointer(context, builder, signature.args[0], left_array, left_at)
-    right = _pointer(context, builder, signature.args[1], right_array, right_at)
-    target = _pointer(context, builder, signature.args[2], target_array, target_at)
+    addresses = enumerate((left_at, right_at, target_at))
+    left, right, target = (element(context, builder, signature, arguments, number, at) for number, at in addresses)
     emit: Any = cgutils
     # Stack slots in the source, registers in the code: LLVM promotes them.
-    sums = [[emit.alloca_once_value(builder, _ZERO) for _ in range(VECTORS)] for _ in range(ROWS)]
+    sums = [[emit.alloca_once_value(builder, constant(0.0)) for _ in range(VECTORS)] for _ in range(ROWS)]
     lines = [_row(builder, left, left_step, rows, row) for row in range(ROWS)]
     with emit.for_range(builder, depth) as loop:
         panel = builder.gep(right, [builder.mul(loop.index, ir.Constant(depth.type, PANEL))])
-        operands = [_load(builder, panel, vector) for vector in range(VECTORS)]
+        operands = [load(builder, _vector(builder, panel, number)) for number in range(VECTORS)]
         for line, slots in zip(lines, sums, strict=True):
-            number = _broadcast(builder, builder.load(builder.gep(line, [loop.index])))
+            number = spread(builder, builder.load(builder.gep(line, [loop.index])))
             for slot, operand in zip(slots, operands, strict=True):
-                builder.store(_multiply_add(builder, number, operand, builder.load(slot)), slot)
-    scale = _broadcast(builder, factor)
+                builder.store(multiply_add(builder, number, operand, builder.load(slot)), slot)
+    scale = spread(builder, factor)
     with builder.if_else(emit.is_true(builder, begins)) as (into, onto):
         for branch, adds in ((into, False), (onto, True)):
             with branch:
@@ -99,9 +71,10 @@ def _row(builder: Any, left: Any, step: Any, rows: Any, row: int) -> Any:
 
 def _put_sums(builder: Any, sums: list[list[Any]], scale: Any, lines: list[Any], adds: bool) -> None:  # noqa: FBT001 - emits code
     for line, slots in zip(lines, sums, strict=True):
-        for vector, slot in enumerate(slots):
-            before = _load(builder, line, vector) if adds else _ZERO
-            _store(builder, _multiply_add(builder, scale, builder.load(slot), before), line, vector)
+        for number, slot in enumerate(slots):
+            place = _vector(builder, line, number)
+            before = load(builder, place) if adds else constant(0.0)
+            store(builder, multiply_add(builder, scale, builder.load(slot), before), place)
 
 
 def _type_sum_tile(_context: Any, left: Any, right: Any, target: Any, places: Any, factor: Any, begins: Any) -> Any:
@@ -118,18 +91,18 @@ sum_tile: Any = intrinsic(_type_sum_tile)
 
 
 def _emit_copy_square(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    source_array, target_array, places, turns = arguments
+    *_, places, turns = arguments
     source_at, source_step, target_at, target_step = (builder.extract_value(places, number) for number in range(4))
-    source = _pointer(context, builder, signature.args[0], source_array, source_at)
-    target = _pointer(context, builder, signature.args[1], target_array, target_at)
-    vectors = [_load(builder, _line(builder, source, source_step, number)) for number in range(LANES)]
+    addresses = enumerate((source_at, target_at))
+    source, target = (element(context, builder, signature, arguments, number, at) for number, at in addresses)
+    vectors = [load(builder, _line(builder, source, source_step, number)) for number in range(LANES)]
     emit: Any = cgutils
     with builder.if_else(emit.is_true(builder, turns)) as (turned, straight):
         for branch, turning in ((straight, False), (turned, True)):
             with branch:
                 found = _transposed(builder, vectors) if turning else vectors
                 for number, vector in enumerate(found):
-                    _store(builder, vector, _line(builder, target, target_step, number))
+                    store(builder, vector, _line(builder, target, target_step, number))
     return context.get_dummy_value()
 
 
@@ -141,7 +114,7 @@ def _transposed(builder: Any, vectors: list[Any]) -> list[Any]:
         for early, late in zip(vectors[:half], vectors[half:], strict=True):
             for first in (0, half):
                 lanes = [place for lane in range(first, first + half) for place in (lane, LANES + lane)]
-                mask = ir.Constant(ir.VectorType(_NUMBER, LANES), lanes)
+                mask = ir.Constant(ir.VectorType(WORD, LANES), lanes)
                 dealt.append(builder.shuffle_vector(early, late, mask))
         vectors = dealt
     return vectors

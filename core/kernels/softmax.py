@@ -25,6 +25,7 @@ from core.kernels.vectors import (
     constant,
     element,
     load,
+    multiply_add,
     spread,
     step,
     store,
@@ -76,7 +77,7 @@ def _soften_lanes(builder: Any, places: dict[str, Any], keys: Any, factor: Any) 
         pair = builder.gep(places["scores"], [row])
         words = []
         for score in (load(builder, pair), load(builder, step(builder, pair, PANEL))):
-            word = _rounded(builder, _exp2(builder, _fma(builder, score, factor, lower)))
+            word = _rounded(builder, _exp2(builder, multiply_add(builder, score, factor, lower)))
             builder.store(builder.fadd(builder.load(total), builder.bitcast(_raised(builder, word), FLOATS)), total)
             words.append(word)
         at = builder.gep(places["shares"], [builder.mul(loop.index, ir.Constant(keys.type, PANEL))])
@@ -92,16 +93,10 @@ def _exp2(builder: Any, power: Any) -> Any:
     rest = builder.fsub(inside, whole)
     near = constant(_SERIES[-1])
     for coefficient in reversed(_SERIES[:-1]):
-        near = _fma(builder, near, rest, constant(coefficient))
+        near = multiply_add(builder, near, rest, constant(coefficient))
     biased = builder.add(builder.fptosi(whole, WORDS), _words(_BIAS))
     scale = builder.bitcast(builder.shl(biased, _words(_MANTISSA_BITS)), FLOATS)
     return builder.select(too_low, constant(0.0), builder.fmul(near, scale))
-
-
-def _fma(builder: Any, left: Any, right: Any, added: Any) -> Any:
-    emit: Any = cgutils
-    kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
-    return builder.call(emit.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32"), [left, right, added])
 
 
 def _rounded(builder: Any, numbers: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 LANES = 16
 WORD = ir.IntType(32)
@@ -64,3 +65,12 @@ def spread(builder: Any, number: Any) -> Any:
 def constant(number: float) -> Any:
     """Returns a vector of one number, rounded to float32."""
     return ir.Constant(FLOATS, [ir.Constant(ir.FloatType(), number)] * LANES)
+
+
+def multiply_add(builder: Any, left: Any, right: Any, added: Any) -> Any:
+    """Returns left · right + added, rounded once."""
+    emit: Any = cgutils
+    kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
+    return builder.call(
+        emit.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [left, right, added]
+    )
