@@ -101,7 +101,9 @@ def test_a_warning_comes_once_and_before_the_end(database: Database, kind: KeptK
 
 
 @KINDS
-@pytest.mark.parametrize("changes", [{"pinned": True}, {"expires_at": LATER}, {"expires_at": None}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"pinned": True}, {"expires_at": LATER}, {"expires_at": None}], ids=["a pin", "later", "never"]
+)
 def test_a_pin_or_another_time_takes_the_warning_back(
     database: Database, kind: KeptKind, changes: Mapping[str, Any]
 ) -> None:
