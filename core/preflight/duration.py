@@ -32,18 +32,18 @@ _ROUTED_SHARE: Final = 1 / 8
 """Of the tokens that reach an expert, where only a model's config would tell."""
 
 # Measured on runs: what kinds of work reach of a machine's rates, on all of its cores together.
-_FORWARD_OF_RATE: Final = 0.7
-_ATTENTION_OF_RATE: Final = 0.24
+_FORWARD_OF_RATE: Final = 0.8
+_ATTENTION_OF_RATE: Final = 0.5
 GRAM_OF_RATE: Final = 1.08
 _CHECK_OF_HASH: Final = 1.25
 # Passes over what enters and leaves a block's linears, and over the weights in float32.
-_FORWARD_PASSES: Final = 8.5
+_FORWARD_PASSES: Final = 6
 _OTHER_PASSES: Final = 30
 # What waits for the interpreter and for small operations, in numbers that it adds meanwhile: the process until a run
 # begins, a block, a batch in front of an input set.
 _START_NUMBERS: Final = 1.95e8
-_BLOCK_NUMBERS: Final = 1.9e6
-_BATCH_NUMBERS: Final = 5.6e4
+_BLOCK_NUMBERS: Final = 1e6
+_BATCH_NUMBERS: Final = 3.5e4
 
 
 def input_sets(facts: ModelFacts, tokens: int, *, feeds_all: bool) -> list[InputSet]:

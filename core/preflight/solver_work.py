@@ -26,7 +26,7 @@ MEMORY_OF_RATE: Final = 0.1
 _SOLVE_PASSES: Final = 20
 _REFINE_PASSES: Final = 20
 _TARGET_PASSES: Final = 5
-_LOSS_PASSES: Final = 12
+_LOSS_PASSES: Final = 8
 _FACTOR_PASSES: Final = 22.0
 _ROUNDING_PASSES: Final = 6
 _LEARNING_PASSES: Final = 30
@@ -35,7 +35,7 @@ _SEARCH_STEPS: Final = 380
 _CLIP_STEPS: Final = 21
 # What waits for the interpreter and for small operations, in numbers that it adds meanwhile: an update of columns, a
 # refined group, a leaf of a factorization.
-_UPDATE_NUMBERS: Final = 1e4
+_UPDATE_NUMBERS: Final = 5e3
 _GROUP_NUMBERS: Final = 1.1e4
 _LEAF_NUMBERS: Final = 3e4
 
