@@ -71,9 +71,8 @@ class Sweep:
         self.source.check()
         labels = labels_of(self.labels)
         budgets = self.budgets.budgets()
-        self.options.configs(
-            shared, calibration, budgets
-        )  # what is refused is refused before a text is uploaded for it
+        # What is refused is refused before a text is uploaded for it.
+        self.options.configs(shared, calibration, budgets)
         if (name := self.source.set_for(client)) is not None:
             calibration["set"] = name
         return {

@@ -24,7 +24,8 @@ from store.sweep import sweep_blobs
 from worker.registration import Registration
 from worker.retention import apply_retention
 from worker.services import Services
-from worker.workfolder import WorkFolder, empty_trash, job_ids
+from worker.trash import empty_trash
+from worker.workfolder import WorkFolder, job_ids
 
 TIDY_EVERY = 5
 """Sweeps between two looks at the work folders."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
-import shutil
 import time
-import uuid
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO
 
+from worker.trash import discard, empty_trash
+
 LOCK_SUFFIX = ".lock"
-TRASH_PREFIX = ".trash-"
 UNLOCKED_SECONDS = 30 * 86_400.0
 """How long a folder without a lock, as the first versions left theirs, must have stood unchanged."""
 VERSION = re.compile(r"[0-9a-f]{12}")
@@ -44,8 +43,7 @@ def hold_kernels(cache_dir: Path) -> IO[bytes]:
     own.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(own).open("ab")
     fcntl.flock(lock, fcntl.LOCK_SH)
-    for trash in own.parent.glob(f"{TRASH_PREFIX}*"):
-        shutil.rmtree(trash, ignore_errors=True)
+    empty_trash(own.parent)
     for folder in own.parent.iterdir():
         if folder != own and VERSION.fullmatch(folder.name) and folder.is_dir():
             _remove_unused(folder)
@@ -56,24 +54,14 @@ def _remove_unused(folder: Path) -> None:
     # The lock's file stays: whoever waits for it must not hold another one of the same name.
     if not lock_of(folder).exists():
         if time.time() - _changed_at(folder) > UNLOCKED_SECONDS:
-            _remove(folder)
+            discard(folder)
         return
     with lock_of(folder).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder; it is gone at once under its name."""
-    trash = folder.with_name(f"{TRASH_PREFIX}{uuid.uuid4().hex}")
-    try:
-        folder.rename(trash)
-    except FileNotFoundError:  # another worker that starts was faster
-        return
-    shutil.rmtree(trash, ignore_errors=True)
+        discard(folder)
 
 
 def _changed_at(folder: Path) -> float:

@@ -10,7 +10,6 @@ import fcntl
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from core.preflight.resources import check_disk
+from worker.trash import empty_trash, set_aside
 
 if TYPE_CHECKING:
     from store.artifacts import ArtifactStore
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOCK_PAUSE_SECONDS = 0.2
 LOCK_SUFFIX = ".lock"
-TRASH_PREFIX = ".trash-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +89,7 @@ class ModelCache:
 
     def _make_room(self, keep: Path, needed_bytes: int) -> None:
         """Lets models go that nobody uses, those first that were used longest ago, while there is too little room."""
-        for trash in self._folder.glob(f"{TRASH_PREFIX}*"):
-            shutil.rmtree(trash, ignore_errors=True)
+        empty_trash(self._folder)
         models = [path for path in self._folder.iterdir() if path.is_dir()]
         sizes = {path: _bytes_in(path) for path in models}
         for path in sorted(models, key=lambda path: path.stat().st_mtime):
@@ -108,8 +106,7 @@ class ModelCache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            trash = path.with_name(f"{TRASH_PREFIX}{uuid.uuid4().hex}")
-            path.rename(trash)
+            trash = set_aside(path)
         shutil.rmtree(trash, ignore_errors=True)
         return True
 

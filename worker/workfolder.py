@@ -5,13 +5,11 @@ The folder outlives its attempt, so that the next one goes on from the last fini
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-TRASH_PREFIX = ".trash-"
+from worker.trash import TRASH_PREFIX, discard
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +45,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Removes the folder. It is gone at once under its name, so that a half removed one is never taken over."""
-        trash = self.root / f"{TRASH_PREFIX}{uuid.uuid4().hex}"
-        try:
-            self.path.rename(trash)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(trash, ignore_errors=True)
+        discard(self.path)
 
 
 def job_ids(root: Path) -> Iterator[str]:
@@ -61,10 +54,3 @@ def job_ids(root: Path) -> Iterator[str]:
         for entry in root.iterdir():
             if entry.is_dir() and not entry.name.startswith(TRASH_PREFIX):
                 yield entry.name
-
-
-def empty_trash(root: Path) -> None:
-    """Removes what an interrupted removal left; what cannot be removed now is left for the next sweep."""
-    if root.is_dir():
-        for entry in root.glob(f"{TRASH_PREFIX}*"):
-            shutil.rmtree(entry, ignore_errors=True)

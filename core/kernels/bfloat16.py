@@ -16,11 +16,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-Halves = npt.NDArray[np.uint16]
-Floats = npt.NDArray[np.float32]
+Bfloats = npt.NDArray[np.uint16]
 
 
-def halves(X: torch.Tensor) -> Halves:
+def bits_of(X: torch.Tensor) -> Bfloats:
     """Returns a contiguous bfloat16 tensor's memory as the kernels read and write it."""
     return X.detach().view(torch.int16).numpy().view(np.uint16)
 

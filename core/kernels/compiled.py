@@ -15,6 +15,8 @@ _TROUBLE = (
     "the time. Install numba, or let NUMBA_CACHE_DIR name a folder that can be written."
 )
 _WIDTH = 16
+# What a processor must have for the kernels that multiply, as LLVM calls it.
+_FEATURES = {torch.bfloat16: "avx512bf16", torch.float32: "avx512f"}
 
 
 @cache  # asked by every solve; what can be imported and compiled stays so for a process's life
@@ -37,3 +39,12 @@ def trouble() -> str | None:
     except (NumbaError, RuntimeError, OSError) as error:
         return _TROUBLE.format(reason=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     return None
+
+
+def multiplies(X: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether X has that dtype, float32 or bfloat16, and the kernels that multiply such tensors run here."""
+    if X.dtype is not dtype or X.device.type != "cpu" or trouble() is not None:
+        return False
+    from core.kernels.vectors import has_feature  # noqa: PLC0415 - Numba may be missing
+
+    return has_feature(_FEATURES[dtype])

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from core.kernels.bfloat16 import Floats
+from core.kernels.arrays import Floats
 from core.kernels.vectors import LANES, WORD, constant, element, load, multiply_add, spread, step, store
 
 ROWS = 6

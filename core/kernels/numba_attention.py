@@ -14,9 +14,10 @@ import numba
 import numpy as np
 import torch
 
-from core.kernels.bfloat16 import Floats, Halves, halves, rounded
+from core.kernels.arrays import Floats, Words
+from core.kernels.bfloat16 import Bfloats, bits_of, rounded
 from core.kernels.softmax import soften
-from core.kernels.tiles import PANEL, ROWS, Words, tile_rows
+from core.kernels.tiles import PANEL, ROWS, tile_rows
 
 KEYS = 64
 _LOG2_E = 1.4426950408889634
@@ -37,7 +38,7 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     batch, heads, tokens, _ = query.shape
     out = torch.empty(batch, tokens, heads, value.shape[-1], dtype=torch.bfloat16)
     factor = np.float32(scaling * _LOG2_E)
-    _attend(_words(query), _words(_whole_blocks(key)), _pairs(_whole_blocks(value)), factor, halves(out))
+    _attend(_words(query), _words(_whole_blocks(key)), _pairs(_whole_blocks(value)), factor, bits_of(out))
     return out
 
 
@@ -59,7 +60,7 @@ def _pairs(value: torch.Tensor) -> Words:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Halves) -> None:
+def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Bfloats) -> None:
     batch, heads, tokens, words = query.shape
     shared = heads // key.shape[1]
     panels = (tokens + PANEL - 1) // PANEL
@@ -106,7 +107,7 @@ def _hide_future(scores: Floats, ahead: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _put(seen: Floats, total: Floats, out: Halves) -> None:
+def _put(seen: Floats, total: Floats, out: Bfloats) -> None:
     """Divides by what the shares sum to, and turns queries from lanes into rows."""
     width = out.shape[1]
     found = np.empty(width * PANEL, dtype=np.uint16)

@@ -10,20 +10,17 @@ Legend: I rows of the left side, J rows of the right, K columns of both: sums_IJ
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import llvmlite.binding
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from numba import types
 
+from core.kernels.arrays import VIEW, Floats
 from core.kernels.float32_tiles import ITEM_BYTES, PANEL, ROWS, copy_view, sum_tile
 from core.kernels.halves import Half, Halves
 
-Floats = npt.NDArray[np.float32]
 Four = tuple[int, int, int, int]
 # The left side, its packed form, the right side.
 Sides = tuple[Floats, Floats, Floats]
@@ -35,13 +32,6 @@ HEIGHT = 2016
 STRIP = 48
 FEW_PANELS = 4
 _ALL, _LOWER, _UPPER = int(Half.ALL), int(Half.LOWER), int(Half.UPPER)
-
-
-@cache  # asking LLVM takes as long as a small product
-def is_available() -> bool:
-    """Whether this CPU has vectors of 16 floats and Numba compiles for this CPU."""
-    other_target = numba.config.CPU_NAME  # type: ignore[attr-defined]  # numba sets it from its variables
-    return other_target is None and bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 
 
 def multiply(
@@ -158,11 +148,10 @@ def _multiply_rows(
 
 
 _KINDS: Any = types
-_VIEW = _KINDS.Array(_KINDS.float32, 2, "A")
 
 
 @numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
-    _KINDS.void(_VIEW, _VIEW, _VIEW, _KINDS.float32, _KINDS.UniTuple(_KINDS.intp, 4), _KINDS.intp),
+    _KINDS.void(VIEW, VIEW, VIEW, _KINDS.float32, _KINDS.UniTuple(_KINDS.intp, 4), _KINDS.intp),
     parallel=True,
     cache=True,
     nogil=True,

@@ -12,7 +12,8 @@ import numba
 import numpy as np
 import torch
 
-from core.kernels.bfloat16 import Floats, Halves, halves, rounded, widened
+from core.kernels.arrays import Floats
+from core.kernels.bfloat16 import Bfloats, bits_of, rounded, widened
 
 # Tokens of one turn of a thread, and squares that are added up side by side.
 TOKENS = 64
@@ -22,12 +23,12 @@ LANES = 64
 def norm_rows(X_NI: torch.Tensor, weight_I: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Returns weight · x / sqrt(mean x² + epsilon) of each row; all bfloat16, on the CPU, contiguous."""
     out_NI = torch.empty_like(X_NI)
-    _norm_rows(halves(X_NI), weight_I.detach().float().numpy(), np.float32(epsilon), halves(out_NI))
+    _norm_rows(bits_of(X_NI), weight_I.detach().float().numpy(), np.float32(epsilon), bits_of(out_NI))
     return out_NI
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _norm_rows(X: Halves, weight: Floats, epsilon: np.float32, out: Halves) -> None:
+def _norm_rows(X: Bfloats, weight: Floats, epsilon: np.float32, out: Bfloats) -> None:
     rows, width = X.shape
     for turn in numba.prange((rows + TOKENS - 1) // TOKENS):
         first = int(np.intp(turn)) * TOKENS
@@ -39,7 +40,7 @@ def _norm_rows(X: Halves, weight: Floats, epsilon: np.float32, out: Halves) -> N
 
 
 @numba.njit(cache=True, nogil=True)
-def _take_row(row: Halves, numbers: Floats) -> None:
+def _take_row(row: Bfloats, numbers: Floats) -> None:
     for column in range(row.shape[0]):
         numbers[column] = widened(row[column])
 
@@ -58,6 +59,6 @@ def _sum_of_squares(numbers: Floats) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scale_row(numbers: Floats, scale: np.float32, weight: Floats, out: Halves) -> None:
+def _scale_row(numbers: Floats, scale: np.float32, weight: Floats, out: Bfloats) -> None:
     for column in range(out.shape[0]):
         out[column] = rounded(widened(rounded(numbers[column] * scale)) * weight[column])

@@ -13,8 +13,9 @@ import numba
 import numpy as np
 import torch
 
-from core.kernels.bfloat16 import Floats, Halves, halves
-from core.kernels.tiles import PANEL, ROWS, Words, tile_rows
+from core.kernels.arrays import Floats, Words
+from core.kernels.bfloat16 import Bfloats, bits_of
+from core.kernels.tiles import PANEL, ROWS, tile_rows
 
 # Tokens that are summed in one register: two panels of them fit the second-level cache, and float32 keeps its digits.
 CHUNK_TOKENS = 1024
@@ -25,16 +26,14 @@ def packed_words(tokens: int, width: int) -> int:
     return -(-width // PANEL) * ((tokens + 1) // 2) * PANEL
 
 
-def pack(X_NI: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+def pack(X_NI: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
     """Returns bfloat16 rows as words of two tokens in panels of inputs, int32 [P, T, PANEL]; what is missing is 0.
 
-    memory: int32, `packed_words` of them at least, where they are written; by default new memory.
+    memory: int32, `packed_words` of them at least, where they are written.
     """
     tokens, width = X_NI.shape
-    words = packed_words(tokens, width)
-    memory = torch.empty(words, dtype=torch.int32) if memory is None else memory
-    words_PTW = memory[:words].view(-(-width // PANEL), (tokens + 1) // 2, PANEL)
-    _pack(halves(X_NI.contiguous()), words_PTW.numpy().view(np.uint32))
+    words_PTW = memory[: packed_words(tokens, width)].view(-(-width // PANEL), (tokens + 1) // 2, PANEL)
+    _pack(bits_of(X_NI.contiguous()), words_PTW.numpy().view(np.uint32))
     return words_PTW
 
 
@@ -47,7 +46,7 @@ def add_products(sum_IJ: torch.Tensor, left: torch.Tensor, right: torch.Tensor, 
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _pack(X: Halves, words: Words) -> None:
+def _pack(X: Bfloats, words: Words) -> None:
     rows, width = X.shape
     panels, pairs, size = words.shape
     for number in numba.prange(panels):

@@ -16,16 +16,15 @@ import numpy.typing as npt
 import torch
 from numba import types
 
+from core.kernels.arrays import ROUND, VIEW, Floats
 from core.kernels.columns import RefinedColumns
 from core.kernels.float32_tiles import copy_view
-from core.kernels.numba_solver import LANES, ROUND
+from core.kernels.numba_solver import LANES
 
-Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 _KINDS: Any = types
 _ROW = _KINDS.Array(_KINDS.float32, 1, "A")
-_VIEW = _KINDS.Array(_KINDS.float32, 2, "A")
 _FLAGS = _KINDS.Array(_KINDS.boolean, 1, "A")
 
 
@@ -59,7 +58,7 @@ def refine_codes(
 
 
 @numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
-    _KINDS.void(_VIEW, _VIEW, _VIEW, _ROW, _ROW), parallel=True, cache=True, nogil=True
+    _KINDS.void(VIEW, VIEW, VIEW, _ROW, _ROW), parallel=True, cache=True, nogil=True
 )
 def _sum_products(levels: Floats, gradient: Floats, image: Floats, slopes: Floats, bends: Floats) -> None:
     rows, columns = levels.shape
@@ -103,7 +102,7 @@ def _move_codes(H: Floats, scale: Floats, top: np.float32, code: Floats, gradien
 
 
 @numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
-    _KINDS.void(_KINDS.UniTuple(_VIEW, 5), _KINDS.UniTuple(_ROW, 3), _KINDS.float32, _FLAGS, _VIEW),
+    _KINDS.void(_KINDS.UniTuple(VIEW, 5), _KINDS.UniTuple(_ROW, 3), _KINDS.float32, _FLAGS, VIEW),
     parallel=True,
     cache=True,
     nogil=True,

@@ -15,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.kernels.arrays import ROUND, Floats
 from core.kernels.float32_tiles import copy_view
 
-Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
 # Rows that are solved side by side. Few enough for four arrays of an update in the second-level cache, and so many that
 # the compiler keeps the loop over them, which it vectorizes; one vector's worth it unrolls into scalars.
 LANES = 64
-# Adding and subtracting 1.5·2^23 rounds a float32 below 2^22 to the nearest whole number, ties to
-# even; what is larger stays far outside every range of codes.
-ROUND = np.float32(12582912.0)
 
 
 def solve_columns(

@@ -15,12 +15,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from core.kernels.arrays import ROUND
 from core.kernels.tiles import PANEL, VECTORS
 from core.kernels.vectors import (
     BFLOATS,
     FLOATS,
     LANES,
-    WORD,
     WORDS,
     constant,
     element,
@@ -29,10 +29,9 @@ from core.kernels.vectors import (
     spread,
     step,
     store,
+    whole_numbers,
 )
 
-# 1.5·2^23: adding and subtracting it rounds to the nearest whole number.
-_ROUND = 12582912.0
 # Powers of two below this one become 0, before their exponent has no bits left.
 _LEAST = -126.0
 # 2^f = Σ (f ln 2)^n / n! for f in [-1/2, 1/2]: 2e-6 off at most, where bfloat16 is 4e-3.
@@ -75,13 +74,13 @@ def _soften_lanes(builder: Any, places: dict[str, Any], keys: Any, factor: Any) 
     with emit.for_range(builder, builder.lshr(keys, ir.Constant(keys.type, 1))) as loop:
         row = builder.mul(loop.index, ir.Constant(keys.type, 2 * PANEL))
         pair = builder.gep(places["scores"], [row])
-        words = []
+        rounded = []
         for score in (load(builder, pair), load(builder, step(builder, pair, PANEL))):
             word = _rounded(builder, _exp2(builder, multiply_add(builder, score, factor, lower)))
             builder.store(builder.fadd(builder.load(total), builder.bitcast(_raised(builder, word), FLOATS)), total)
-            words.append(word)
+            rounded.append(word)
         at = builder.gep(places["shares"], [builder.mul(loop.index, ir.Constant(keys.type, PANEL))])
-        store(builder, builder.or_(words[0], _raised(builder, words[1])), at)
+        store(builder, builder.or_(rounded[0], _raised(builder, rounded[1])), at)
     store(builder, builder.load(total), places["total"])
 
 
@@ -89,13 +88,13 @@ def _exp2(builder: Any, power: Any) -> Any:
     """Returns 2 to the power, 0 where that is below the smallest normal number."""
     too_low = builder.fcmp_ordered("olt", power, constant(_LEAST))
     inside = builder.select(too_low, constant(_LEAST), power)
-    whole = builder.fsub(builder.fadd(inside, constant(_ROUND)), constant(_ROUND))
+    whole = builder.fsub(builder.fadd(inside, constant(float(ROUND))), constant(float(ROUND)))
     rest = builder.fsub(inside, whole)
     near = constant(_SERIES[-1])
     for coefficient in reversed(_SERIES[:-1]):
         near = multiply_add(builder, near, rest, constant(coefficient))
-    biased = builder.add(builder.fptosi(whole, WORDS), _words(_BIAS))
-    scale = builder.bitcast(builder.shl(biased, _words(_MANTISSA_BITS)), FLOATS)
+    biased = builder.add(builder.fptosi(whole, WORDS), whole_numbers(_BIAS))
+    scale = builder.bitcast(builder.shl(biased, whole_numbers(_MANTISSA_BITS)), FLOATS)
     return builder.select(too_low, constant(0.0), builder.fmul(near, scale))
 
 
@@ -106,11 +105,7 @@ def _rounded(builder: Any, numbers: Any) -> Any:
 
 
 def _raised(builder: Any, words: Any) -> Any:
-    return builder.shl(words, _words(_HALF_BITS))
-
-
-def _words(number: int) -> Any:
-    return ir.Constant(WORDS, [ir.Constant(WORD, number)] * LANES)
+    return builder.shl(words, whole_numbers(_HALF_BITS))
 
 
 def _type_soften(

@@ -9,13 +9,8 @@ therefore lie beside each other in a 32-bit word.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
-import llvmlite.binding
-import numba
-import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -23,20 +18,11 @@ from numba.extending import intrinsic
 
 from core.kernels.vectors import FLOATS, LANES, PAIRS, element, load, spread, step, store
 
-Words = npt.NDArray[np.uint32]
-
 ROWS = 8
 VECTORS = 3
 # ROWS x VECTORS sums, VECTORS operands and one broadcast fill the 32 vector registers but four.
 PANEL = LANES * VECTORS
 _INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
-
-
-@cache  # asking LLVM takes as long as a small product
-def is_available() -> bool:
-    """Whether this CPU has the instruction and Numba compiles for this CPU."""
-    other_target = numba.config.CPU_NAME  # type: ignore[attr-defined]  # numba sets it from its variables
-    return other_target is None and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def _emit_tile_rows(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

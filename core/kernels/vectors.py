@@ -7,8 +7,11 @@ Types, and how arrays of compiled code are read and written by them.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -31,6 +34,13 @@ class _BFloat(ir.types.Type):  # type: ignore[misc]  # llvmlite is untyped, and 
 
 BFLOATS = ir.VectorType(_BFloat(), LANES)
 PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+
+
+@cache  # asking LLVM takes as long as a small product
+def has_feature(name: str) -> bool:
+    """Whether this CPU has what LLVM calls by that name, and Numba compiles for this CPU."""
+    other_target = numba.config.CPU_NAME  # type: ignore[attr-defined]  # numba sets it from its variables
+    return other_target is None and bool(llvmlite.binding.get_host_cpu_features().get(name))
 
 
 def element(context: Any, builder: Any, signature: Any, arguments: Any, number: int, at: Any) -> Any:
@@ -60,6 +70,11 @@ def spread(builder: Any, number: Any) -> Any:
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(WORD, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(WORDS, None))
+
+
+def whole_numbers(number: int) -> Any:
+    """Returns a vector of one whole number."""
+    return ir.Constant(WORDS, [ir.Constant(WORD, number)] * LANES)
 
 
 def constant(number: float) -> Any:

@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from core.kernels.compiled import trouble
+from core.kernels.compiled import multiplies
 
 NAME = "bitmill_blockwise"
 REPLACED = "sdpa"
@@ -79,8 +79,8 @@ def attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
 
 
 def _has_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    if query.dtype is not torch.bfloat16 or query.device.type != "cpu" or trouble() is not None:
+    if query.shape[2] <= 1 or not multiplies(query, torch.bfloat16):
         return False
-    from core.kernels import numba_attention, tiles  # noqa: PLC0415 - Numba may be missing
+    from core.kernels.numba_attention import fits  # noqa: PLC0415 - Numba may be missing
 
-    return tiles.is_available() and query.shape[2] > 1 and numba_attention.fits(query, key, value)
+    return fits(query, key, value)

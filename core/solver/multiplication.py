@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from core.kernels.compiled import trouble
+from core.kernels.compiled import multiplies
 from core.kernels.halves import WHOLE, Half, Halves
 from core.matmul import product
 from core.profile import Work, count
@@ -79,7 +79,7 @@ def _multiply(
 ) -> None:
     operations = 2.0 * left_OI.numel() * right_JI.shape[0] * (1.0 if halves == WHOLE else 0.5)
     count(work, operations=operations, dtype=str(left_OI.dtype).removeprefix("torch."))
-    if left_OI.numel() and right_JI.numel() and _has_kernels(sums_OJ):
+    if left_OI.numel() and right_JI.numel() and multiplies(sums_OJ, torch.float32):
         from core.kernels import numba_float32  # noqa: PLC0415 - Numba may be missing
 
         numba_float32.multiply(sums_OJ, left_OI, right_JI, factor=factor, adds=adds, halves=halves)
@@ -95,14 +95,6 @@ def _multiply(
             target.add_(part_OJ, alpha=factor)
         else:
             torch.mul(part_OJ, factor, out=target)
-
-
-def _has_kernels(sums_OJ: torch.Tensor) -> bool:
-    if sums_OJ.device.type != "cpu" or sums_OJ.dtype is not torch.float32 or trouble() is not None:
-        return False
-    from core.kernels import numba_float32  # noqa: PLC0415 - Numba may be missing
-
-    return numba_float32.is_available()
 
 
 class _Part(NamedTuple):

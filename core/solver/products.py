@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from core.device import CPU
-from core.kernels.compiled import trouble
+from core.kernels.compiled import multiplies
 from core.profile import Work, count
 
 # Columns per block of the triangle: where torch's products reach their full rate and little is computed in vain.
@@ -86,7 +86,7 @@ class RowPacker:
 
     def parts(self, X_NI: torch.Tensor) -> Iterator[tuple[slice, FloatRows | PackedRows]]:
         """Yields rows with the part of the tokens that they are, which serve every product until the next ones."""
-        if not _multiplies(X_NI):
+        if not multiplies(X_NI, torch.bfloat16):
             yield slice(None), FloatRows(X_NI.float())
             return
         from core.kernels.numba_products import CHUNK_TOKENS  # noqa: PLC0415 - Numba may be missing
@@ -106,15 +106,6 @@ class RowPacker:
         if side not in self._memory or self._memory[side].numel() < words:
             self._memory[side] = torch.empty(words, dtype=torch.int32, device=CPU)
         return pack(rows_NI, self._memory[side])
-
-
-def _multiplies(X_NI: torch.Tensor) -> bool:
-    """Whether there is a kernel for such rows here."""
-    if X_NI.dtype is not torch.bfloat16 or X_NI.device.type != "cpu" or trouble() is not None:
-        return False
-    from core.kernels.tiles import is_available  # noqa: PLC0415 - Numba may be missing
-
-    return is_available()
 
 
 def _count_gram(tokens: int, sum_II: torch.Tensor, dtype: str) -> None:

@@ -8,8 +8,8 @@ from core.kernels import (
     numba_products,
     numba_refine,
     numba_solver,
-    tiles,
 )
+from core.kernels.vectors import has_feature
 
 
 def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
@@ -23,8 +23,8 @@ def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
         numba_refine._refine_codes,
         numba_norm._norm_rows,
     ]
-    if tiles.is_available():
+    if has_feature("avx512bf16"):
         kernels += [numba_products._pack, numba_products._add_products, numba_attention._attend]
-    if numba_float32.is_available():
+    if has_feature("avx512f"):
         kernels.append(numba_float32._multiply)
     assert all(kernel.signatures for kernel in kernels)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.workfolder import TRASH_PREFIX, WorkFolder, empty_trash, job_ids
+from worker.trash import TRASH_PREFIX, empty_trash
+from worker.workfolder import WorkFolder, job_ids
 
 
 def test_a_folder_is_kept_between_attempts_and_removed_once(tmp_path: Path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from core.kernels import tiles
+from core.kernels.vectors import has_feature
 from core.model import attention as blockwise
 from tests.core.tiny import tiny_model
 
@@ -64,7 +64,7 @@ def test_the_kernel_serves_where_the_processor_has_its_instruction(monkeypatch: 
     asked: list[bool] = []
     monkeypatch.setattr(blockwise, "sdpa_attention_forward", lambda *_, **__: asked.append(True))
     blockwise.attention(_Module(2), *_operands(4, 2, 40, 16), None)
-    assert bool(asked) is not tiles.is_available()
+    assert bool(asked) is not has_feature("avx512bf16")
 
 
 @pytest.mark.parametrize("form", ["mask", "not causal", "float32", "fewer queries", "odd width"])

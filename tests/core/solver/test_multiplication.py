@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from core.device import CPU
-from core.kernels import numba_float32
+from core.kernels.compiled import multiplies
 from core.kernels.halves import WHOLE, Half, Halves
+from core.kernels.vectors import has_feature
 from core.profile import Profile, Work
 from core.solver.multiplication import (
-    _has_kernels,
     add_product,
     multiply_into,
     parts_of,
@@ -47,8 +47,8 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_float32_on_the_cpu_is_multiplied_by_the_kernels() -> None:
     """Where the processor has the vectors; other dtypes are torch's."""
-    assert _has_kernels(torch.ones(2, 2)) is numba_float32.is_available()
-    assert not _has_kernels(torch.ones(2, 2).double())
+    assert multiplies(torch.ones(2, 2), torch.float32) is has_feature("avx512f")
+    assert not multiplies(torch.ones(2, 2).double(), torch.float32)
 
 
 @pytest.mark.parametrize("adds", [False, True])

@@ -4,7 +4,7 @@ import numba
 import pytest
 import torch
 
-from core.kernels import tiles
+from core.kernels.vectors import has_feature
 from core.solver.products import FloatRows, PackedRows, RowPacker
 from tests.core.solver.problems import correlated_inputs
 
@@ -52,7 +52,7 @@ def test_rows_without_tokens_add_nothing() -> None:
 
 def test_bfloat16_is_packed_where_the_processor_multiplies_it() -> None:
     """The instruction decides about bfloat16 rows; float32 rows are never rounded."""
-    kind = PackedRows if tiles.is_available() else FloatRows
+    kind = PackedRows if has_feature("avx512bf16") else FloatRows
     for dtype, expected in ((torch.bfloat16, kind), (torch.float32, FloatRows)):
         assert [type(rows) for _, rows in RowPacker().parts(torch.ones(2, 3, dtype=dtype))] == [expected]
 
