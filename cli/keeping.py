@@ -1,4 +1,4 @@
-"""How long things are kept, over HTTP: pins and times of jobs' files, texts and uploaded models, and their words."""
+"""How long things are kept, over HTTP: pins and times of jobs' files, texts and uploaded models, and ends of all."""
 
 from __future__ import annotations
 

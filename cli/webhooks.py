@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {"pending": "yellow", "delivered": "green", "failed": "red"}
 
+PATH = "/v1/webhooks"
+
 
 def create_webhook(
     address: str, *, name: str, events: Sequence[str], url: str | None, api_key: str | None, as_json: bool
@@ -22,7 +24,7 @@ def create_webhook(
     """Makes a webhook and prints its secret once."""
     body = {"url": address, "name": name, **({"events": list(events)} if events else {})}
     with ServiceClient(client_settings(url, api_key)) as client:
-        webhook = client.post("/v1/webhooks", body)
+        webhook = client.post(PATH, body)
     if as_json:
         print_json(webhook)
         return
@@ -34,7 +36,7 @@ def create_webhook(
 def list_webhooks(*, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Prints every webhook."""
     with ServiceClient(client_settings(url, api_key)) as client:
-        found = client.get("/v1/webhooks")["data"]
+        found = client.get(PATH)["data"]
     if as_json:
         print_json({"webhooks": found})
     else:
@@ -43,32 +45,22 @@ def list_webhooks(*, url: str | None, api_key: str | None, as_json: bool) -> Non
 
 def try_webhook(webhook_id: str, *, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Queues a test message."""
-    _post(f"/v1/webhooks/{webhook_id}:test", url=url, api_key=api_key, as_json=as_json)
+    _post(f"{PATH}/{webhook_id}:test", url=url, api_key=api_key, as_json=as_json)
 
 
 def replay(webhook_id: str, delivery_id: str, *, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Queues a message again."""
-    _post(f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}:replay", url=url, api_key=api_key, as_json=as_json)
+    _post(f"{PATH}/{webhook_id}/deliveries/{delivery_id}:replay", url=url, api_key=api_key, as_json=as_json)
 
 
 def list_deliveries(webhook_id: str, *, limit: int, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Prints the newest messages of a webhook."""
     with ServiceClient(client_settings(url, api_key)) as client:
-        found = client.get(f"/v1/webhooks/{webhook_id}/deliveries", page_size=limit)["data"]
+        found = client.get(f"{PATH}/{webhook_id}/deliveries", page_size=limit)["data"]
     if as_json:
         print_json({"deliveries": found})
     else:
         out().print(delivery_table(found) if found else "No message yet.")
-
-
-def delete_webhook(webhook_id: str, *, url: str | None, api_key: str | None, as_json: bool) -> None:
-    """Ends a webhook."""
-    with ServiceClient(client_settings(url, api_key)) as client:
-        client.delete(f"/v1/webhooks/{webhook_id}")
-    if as_json:
-        print_json({"id": webhook_id, "deleted": True})
-    else:
-        out().print(f"{webhook_id} is deleted.")
 
 
 def webhook_table(webhooks: Sequence[dict[str, Any]]) -> Table:

@@ -86,6 +86,7 @@ def delete(
     webhook_id: IdArgument, url: UrlOption = None, api_key: ApiKeyOption = None, json_output: JsonOption = False
 ) -> None:
     """End a webhook; what was not sent is not sent any more."""
-    from cli.webhooks import delete_webhook
+    from cli.keeping import remove
+    from cli.webhooks import PATH
 
-    delete_webhook(webhook_id, url=url, api_key=api_key, as_json=json_output)
+    remove(f"{PATH}/{webhook_id}", url=url, api_key=api_key, as_json=json_output)
