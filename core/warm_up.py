@@ -25,10 +25,13 @@ def warm_up() -> None:
     statistics.add(X_NI)
     HessianAccumulator(WIDTH, X_NI.device).add(X_NI.bfloat16())
     if trouble() is None:
-        from core.kernels.numba_norm import norm_rows  # noqa: PLC0415 - Numba may be missing
+        from core.kernels import numba_gate, numba_norm, numba_rotary  # noqa: PLC0415 - Numba may be missing
 
-        norm_rows(X_NI.bfloat16(), torch.ones(WIDTH).bfloat16(), 1e-5)
-        heads = X_NI.bfloat16().view(1, 1, *X_NI.shape)
+        rows_NI = X_NI.bfloat16()
+        numba_norm.norm_rows(rows_NI, torch.ones(WIDTH).bfloat16(), 1e-5)
+        numba_gate.gate(rows_NI.clone(), rows_NI, numba_gate.every_number())
+        heads = rows_NI.view(1, 1, *X_NI.shape)
+        numba_rotary.rotate(heads, heads[0], heads[0])
         attention(torch.nn.Module(), heads, heads, heads, None)
     H_II = statistics.finish().hessian_II
     for sym in (True, False):

@@ -3,7 +3,8 @@
 A page of fresh memory costs more than the few numbers that such a part computes for it: a norm of 2,048 tokens of
 width 2,048 fills five tensors of 16 MB on its way to one of 8 MB. The plain root-mean-square norm of bfloat16 tokens is
 a kernel of its own, other norms run on some rows at a time, and the gate of a feed-forward network is multiplied where
-it lies. What a class computes is seen on a few numbers, never listed; one that computes anything else is left as it is.
+it lies, in one pass with its activation where that can be looked up; `rotary` has queries and keys. What a class
+computes is seen on a few numbers, never listed; one that computes anything else is left as it is.
 
 Legend: N tokens, I in_features.
 """
@@ -24,6 +25,7 @@ from transformers.activations import SiLUActivation
 
 from core.device import CPU
 from core.kernels.compiled import trouble
+from core.model.rotary import rotating_forward
 
 PART_NUMBERS: Final = 1 << 17
 """What a part of a norm holds: half a megabyte in float32, which the second-level cache has room for."""
@@ -31,7 +33,11 @@ MIN_ROWS: Final = 32
 WHOLE_NUMBERS: Final = 1 << 21
 """Below so many, copies in float32 come from memory that is at hand, and parts gain nothing; see `environment`."""
 
+LOOKED_UP_NUMBERS: Final = 1 << 19
+"""From so many on, looking values of an activation up is worth a table of them all."""
+
 Forward = Callable[..., torch.Tensor]
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 _SAMPLE = (6, 8)
 _NORM_SAMPLE = (16, 96)
@@ -41,12 +47,14 @@ _MOST_DIFFERENT = 0.01
 
 
 def spare_intermediates(model: nn.Module) -> None:
-    """Gives norms and gated feed-forward networks of a model their thrifty forward."""
+    """Gives norms, gated feed-forward networks and rotating attention of a model their thrifty forward."""
     for module in model.modules():
         if _is_norm(module):
             module.forward = partial(_norm, module)
         elif _is_gated(module):
             module.forward = partial(_gate_in_place, module)
+        elif (rotating := rotating_forward(type(module).forward)) is not None:
+            module.forward = partial(rotating, module)
 
 
 @contextmanager
@@ -155,6 +163,35 @@ def _gate_in_place(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def gated(module: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a module, or what stands in for one
     """Returns act(gate x) · up x in the memory of gate x; for passes without gradients."""
     inner = module.gate_proj(x)
+    if _is_looked_up(module.act_fn, inner):
+        return _look_up_gate(module.act_fn, inner, module.up_proj(x))
     silu = isinstance(module.act_fn, nn.SiLU | SiLUActivation)
     inner = functional.silu(inner, inplace=True) if silu else module.act_fn(inner)
     return inner.mul_(module.up_proj(x))
+
+
+def _is_looked_up(act_fn: Activation, inner: torch.Tensor) -> bool:
+    """Whether a table of an activation's values serves: one of many bfloat16 numbers on the CPU, each for itself."""
+    usual = inner.dtype is torch.bfloat16 and inner.device.type == "cpu" and inner.is_contiguous()
+    return usual and inner.numel() >= LOOKED_UP_NUMBERS and trouble() is None and _is_pointwise(type(act_fn))
+
+
+@cache
+def _is_pointwise(make_act: Callable[[], Activation]) -> bool:
+    """Whether a class of activations makes of each number what it makes of it alone, bit by bit; seen on some."""
+    from core.kernels.numba_gate import every_number  # noqa: PLC0415 - Numba may be missing
+
+    x = torch.randn(_NORM_SAMPLE, generator=torch.Generator().manual_seed(0), device=CPU).bfloat16()
+    places = x.view(torch.int16).int() & 0xFFFF
+    try:
+        act = make_act()
+        return torch.equal(act(x), act(every_number())[places])
+    except Exception:  # noqa: BLE001 - one that needs anything else is not such a class
+        return False
+
+
+def _look_up_gate(act_fn: Activation, inner: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    from core.kernels import numba_gate  # noqa: PLC0415 - Numba may be missing
+
+    numba_gate.gate(inner, up.contiguous(), act_fn(numba_gate.every_number()))
+    return inner

@@ -96,18 +96,32 @@ class HessianAccumulator:
         these tokens, given with all of a linear's float inputs or with none.
         """
         X_NI = X.reshape(-1, X.shape[-1])
-        counting = self._counting(X_NI, token_mask)
-        float_NI, drift_NO = (
-            None if rows is None else counting.of(rows.reshape(-1, rows.shape[-1])) for rows in (float_X, drift)
-        )
-        sums = self._alone if float_NI is None else self._sums_beside()
-        sums.tokens += counting.tokens
-        for part, rows in self._packer.parts(counting.of(X_NI)):
-            rows.add_gram(sums.upper_II)
-            if float_NI is not None and self._crossed_II is not None:
-                rows.add_crossed(self._crossed_II, float_NI[part])
-            if float_NI is not None and drift_NO is not None:
-                self._add_drift(rows, drift_NO[part], X_NI.shape[1])
+        beside = [None if rows is None else rows.reshape(-1, rows.shape[-1]) for rows in (float_X, drift)]
+        known = token_mask is not None and token_mask.numel() == X_NI.shape[0]
+        mask_N = token_mask.reshape(-1) if known and token_mask is not None else None
+        sums = self._alone if float_X is None else self._sums_beside()
+        for part in self._packer.slices(X_NI):
+            own, *others = (None if rows is None else rows[part] for rows in (mask_N, *beside))
+            self._add_part(sums, X_NI[part], own, others)
+
+    def _add_part(
+        self, sums: _Sum, X_NI: torch.Tensor, mask_N: torch.Tensor | None, beside: list[torch.Tensor | None]
+    ) -> None:
+        """beside: the float model's inputs and the drift of these tokens, None where there is none."""
+        rows: FloatRows | PackedRows | None = self._packer.moderate_rows(X_NI) if mask_N is None else None
+        if rows is None:
+            counting = self._counting(X_NI, mask_N)
+            sums.tokens += counting.tokens
+            rows = self._packer.rows(counting.of(X_NI))
+            beside = [None if other is None else counting.of(other) for other in beside]
+        else:
+            sums.tokens += X_NI.shape[0]
+        rows.add_gram(sums.upper_II)
+        float_NI, drift_NO = beside
+        if float_NI is not None and self._crossed_II is not None:
+            rows.add_crossed(self._crossed_II, float_NI)
+        if float_NI is not None and drift_NO is not None:
+            self._add_drift(rows, drift_NO, X_NI.shape[1])
 
     def _sums_beside(self) -> _Sum:
         """Returns the sum of what the float path runs beside, and makes sure of the one that crosses it."""
@@ -178,12 +192,12 @@ class HessianAccumulator:
             self._drift_OI = torch.zeros(shape, dtype=torch.float32, device=drift_NO.device)
         rows.add_cross(self._drift_OI, drift_NO)
 
-    def _counting(self, X_NI: torch.Tensor, token_mask: torch.Tensor | None) -> Counting:
+    def _counting(self, X_NI: torch.Tensor, mask_N: torch.Tensor | None) -> Counting:
         """Returns the rows that count: those that are no padding and hold finite values."""
         counts_N = torch.isfinite(X_NI.sum(dim=1))
         self._dropped_rows += (~counts_N).sum()
-        if token_mask is not None and token_mask.numel() == X_NI.shape[0]:
-            counts_N &= token_mask.reshape(-1)
+        if mask_N is not None:
+            counts_N &= mask_N
         return Counting(counts_N, selects=X_NI.device.type == "cpu")
 
 

@@ -86,20 +86,40 @@ class RowPacker:
 
     def parts(self, X_NI: torch.Tensor) -> Iterator[tuple[slice, FloatRows | PackedRows]]:
         """Yields rows with the part of the tokens that they are, which serve every product until the next ones."""
+        for part in self.slices(X_NI):
+            yield part, self.rows(X_NI[part])
+
+    def slices(self, X_NI: torch.Tensor) -> list[slice]:
+        """Returns the parts of the tokens that are multiplied one after the other."""
         if not multiplies(X_NI, torch.bfloat16):
-            yield slice(None), FloatRows(X_NI.float())
-            return
+            return [slice(None)]
         from core.kernels.numba_products import CHUNK_TOKENS  # noqa: PLC0415 - Numba may be missing
 
-        for start in range(0, X_NI.shape[0], CHUNK_TOKENS):
-            part = slice(start, min(start + CHUNK_TOKENS, X_NI.shape[0]))
-            yield part, PackedRows(self._pack("own", X_NI[part]), part.stop - start, self)
+        return [slice(start, start + CHUNK_TOKENS) for start in range(0, X_NI.shape[0], CHUNK_TOKENS)]
+
+    def rows(self, X_NI: torch.Tensor) -> FloatRows | PackedRows:
+        """Returns the rows of one part, which serve every product until the next ones."""
+        return self._packed(X_NI)[0] if multiplies(X_NI, torch.bfloat16) else FloatRows(X_NI.float())
+
+    def moderate_rows(self, X_NI: torch.Tensor) -> PackedRows | None:
+        """Returns the same where packing them shows that every value is finite; None where that takes a closer look.
+
+        Values near the largest float32 take one as well: the sum of a row may not be finite then.
+        """
+        if not multiplies(X_NI, torch.bfloat16):
+            return None
+        rows, moderate = self._packed(X_NI)
+        return rows if moderate else None
 
     def beside(self, other_NJ: torch.Tensor) -> torch.Tensor:
         """Returns rows that are multiplied with those at hand, packed; they serve until the next ones."""
-        return self._pack("beside", other_NJ)
+        return self._pack("beside", other_NJ)[0]
 
-    def _pack(self, side: str, rows_NI: torch.Tensor) -> torch.Tensor:
+    def _packed(self, X_NI: torch.Tensor) -> tuple[PackedRows, bool]:
+        words, moderate = self._pack("own", X_NI)
+        return PackedRows(words, X_NI.shape[0], self), moderate
+
+    def _pack(self, side: str, rows_NI: torch.Tensor) -> tuple[torch.Tensor, bool]:
         from core.kernels.numba_products import pack, packed_words  # noqa: PLC0415 - Numba may be missing
 
         words = packed_words(*rows_NI.shape)

@@ -4,9 +4,11 @@ from core import warm_up
 from core.kernels import (
     numba_attention,
     numba_float32,
+    numba_gate,
     numba_norm,
     numba_products,
     numba_refine,
+    numba_rotary,
     numba_solver,
 )
 from core.kernels.vectors import has_feature
@@ -22,6 +24,8 @@ def test_the_kernels_of_a_run_are_compiled_afterwards() -> None:
         numba_refine._sum_products,
         numba_refine._refine_codes,
         numba_norm._norm_rows,
+        numba_gate._gate,
+        numba_rotary._rotate,
     ]
     if has_feature("avx512bf16"):
         kernels += [numba_products._pack, numba_products._add_products, numba_attention._attend]

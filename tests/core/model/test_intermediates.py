@@ -10,6 +10,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from core.kernels import numba_gate
 from core.model import intermediates
 from core.model.intermediates import spare_intermediates, sparing_intermediates
 from tests.core.tiny import tiny_model
@@ -28,6 +29,13 @@ class _DoublyGated(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate = self.gate_proj(x)
         return self.down_proj(self.act_fn(gate) * gate * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class _Centered(nn.Module):
+    """Has something to do with all numbers of a row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(dim=-1, keepdim=True)
 
 
 def _refuse(*_: object) -> torch.Tensor:
@@ -143,3 +151,33 @@ def test_what_enters_is_not_written_to() -> None:
     with torch.no_grad():
         network(x)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_pytorch_tanh"])
+def test_large_gates_are_looked_up_bit_by_bit(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of all bfloat16 numbers serves from some size on; smaller gates, and other dtypes, go to torch."""
+    network = tiny_model("llama", hidden_act=activation).model.layers[0].mlp.bfloat16()
+    looked_up: list[int] = []
+    own = numba_gate.gate
+
+    def note(inner: torch.Tensor, up: torch.Tensor, table: torch.Tensor) -> None:
+        looked_up.append(inner.numel())
+        own(inner, up, table)
+
+    monkeypatch.setattr(numba_gate, "gate", note)
+    x = torch.randn(intermediates.LOOKED_UP_NUMBERS // 128, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for rows in (x.bfloat16(), x.bfloat16()[1:]):
+            whole = network(rows)
+            with sparing_intermediates(network):
+                assert torch.equal(network(rows), whole)
+        network.float()
+        with sparing_intermediates(network):
+            network(x)
+    assert looked_up == [intermediates.LOOKED_UP_NUMBERS]
+
+
+def test_an_activation_that_looks_at_its_neighbours_has_no_table() -> None:
+    """What is not a function of one number is computed by itself."""
+    assert intermediates._is_pointwise(nn.SiLU)
+    assert not intermediates._is_pointwise(_Centered)

@@ -46,6 +46,40 @@ def test_dead_inputs_and_rows_that_are_not_finite_are_counted() -> None:
     assert torch.equal(statistics.hessian_II, clean.hessian_II)
 
 
+@pytest.mark.parametrize("width", [48, 50, 100])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), -3e38])
+@pytest.mark.parametrize("column", [0, -1])
+def test_packed_rows_that_are_not_finite_are_dropped_wherever_they_lie(width: int, value: float, column: int) -> None:
+    """In any part of a batch, in whole and partial panels, as the last of an odd number; a sum that overflows as well.
+
+    The rows beside them count as they do without them, in both sums and in what is multiplied with them.
+    """
+    X = correlated_inputs(1501, width).bfloat16()
+    spoilt = [0, 777, 1023, 1024, 1500]
+    X[spoilt, column], X[spoilt, column - 1] = value, value
+    kept = torch.ones(1501, dtype=torch.bool)
+    kept[spoilt] = False
+    found, expected = (HessianAccumulator(width, torch.device("cpu")) for _ in range(2))
+    found.add(X, float_X=X.nan_to_num(0, 0, 0), drift=X[:, 1:3].nan_to_num(0, 0, 0))
+    for part in (slice(0, 1024), slice(1024, None)):
+        rows = X[part][kept[part]]
+        expected.add(rows, float_X=rows, drift=rows[:, 1:3])
+    ours, theirs = found.finish(), expected.finish()
+    assert (ours.dropped_rows, ours.tokens) == (5, 1496)
+    assert torch.equal(ours.hessian_II, theirs.hessian_II)
+    assert ours.mismatch is not None
+    assert theirs.mismatch is not None
+    assert torch.equal(ours.mismatch.difference_II, theirs.mismatch.difference_II)
+    assert torch.equal(ours.mismatch.drift_OI, theirs.mismatch.drift_OI)  # type: ignore[arg-type]  # there is one
+
+
+def test_large_values_whose_sum_is_finite_count() -> None:
+    """Values beyond what packing tells apart are looked at row by row, and stay."""
+    X = torch.ones(4, 8).bfloat16()
+    X[1, 2], X[3, 4] = 2.0**100, -(2.0**120)
+    assert _accumulate(X).tokens == 4
+
+
 def test_rows_that_are_zeros_add_what_rows_that_are_left_out_do() -> None:
     """Where asking which rows count would wait for the device, the others become zeros, whatever they hold."""
     X_NI = correlated_inputs(40, 8)

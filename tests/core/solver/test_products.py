@@ -57,6 +57,19 @@ def test_bfloat16_is_packed_where_the_processor_multiplies_it() -> None:
         assert [type(rows) for _, rows in RowPacker().parts(torch.ones(2, 3, dtype=dtype))] == [expected]
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 2.0**100, -(2.0**127)])
+@pytest.mark.parametrize(("tokens", "width"), [(1, 1), (2, 48), (7, 50), (9, 96)])
+def test_packing_sees_every_value_that_takes_a_closer_look(tokens: int, width: int, value: float) -> None:
+    """At each end of rows and columns, of whole and partial panels and pairs; smaller values of either sign pass."""
+    X_NI = torch.full((tokens, width), -(2.0**99)).bfloat16()
+    assert (RowPacker().moderate_rows(X_NI) is None) == (not has_feature("avx512bf16"))
+    for row in {0, tokens - 1}:
+        for column in {0, width - 1}:
+            spoilt = X_NI.clone()
+            spoilt[row, column] = value
+            assert RowPacker().moderate_rows(spoilt) is None
+
+
 def test_what_is_packed_of_one_batch_leaves_nothing_in_the_next() -> None:
     """A smaller batch, of an odd number of tokens, is summed in the memory of a larger one as in memory of its own."""
     packer = RowPacker()
