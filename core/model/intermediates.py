@@ -172,8 +172,9 @@ def gated(module: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a mod
 
 def _is_looked_up(act_fn: Activation, inner: torch.Tensor) -> bool:
     """Whether a table of an activation's values serves: one of many bfloat16 numbers on the CPU, each for itself."""
+    make_act: Callable[[], Activation] = type(act_fn)
     usual = inner.dtype is torch.bfloat16 and inner.device.type == "cpu" and inner.is_contiguous()
-    return usual and inner.numel() >= LOOKED_UP_NUMBERS and trouble() is None and _is_pointwise(type(act_fn))
+    return usual and inner.numel() >= LOOKED_UP_NUMBERS and trouble() is None and _is_pointwise(make_act)
 
 
 @cache
