@@ -256,7 +256,7 @@ class StoredStates(Mapping[str, torch.Tensor]):
     def __init__(self, hidden: Sequence[HiddenStates]) -> None:
         """Takes the states of all batches, in order."""
         self._named: dict[str, Callable[[], torch.Tensor]] = {}
-        for number, states in enumerate(hidden):
+        for number, states in enumerate(one.another() for one in hidden):
             self._named[f"{number}.quantized"] = partial(getattr, states, "quantized")
             if states.has_float_path:
                 self._named[f"{number}.float"] = states.float_states

@@ -34,6 +34,9 @@ class Kept(Protocol):
     def tensor(self) -> torch.Tensor:
         """Returns it; not to be written to."""
 
+    def another(self) -> Kept:
+        """Returns the same memory as a tensor of its own, which stays what it is when this one is emptied."""
+
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
@@ -50,6 +53,23 @@ class InMemory:
         """Returns it."""
         return self.value
 
+    def another(self) -> Kept:
+        """See Kept."""
+        return InMemory(self.value.detach())
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is left of a tensor that was handed on."""
+
+    numel: int
+
+    def tensor(self) -> torch.Tensor:
+        raise ValueError("these states were handed on to the block that they enter")
+
+    def another(self) -> Kept:
+        return self
+
 
 Keep: TypeAlias = Callable[[torch.Tensor], Kept]
 
@@ -58,6 +78,7 @@ class HiddenStates:
     """One batch's hidden states [B, T, hidden] between two blocks.
 
     quantized: behind the quantized blocks so far. float_path: behind the same blocks in float; None where not carried.
+    Who takes a path's states gets the last reference to them: they cannot be read here any more.
     """
 
     __slots__ = ("_beside", "_main")
@@ -82,6 +103,21 @@ class HiddenStates:
         if self._beside is None:
             raise ValueError("the float path is not carried beside this batch")
         return self._beside.tensor()
+
+    def another(self) -> HiddenStates:
+        """Returns the same states, which stay readable there when they are taken here."""
+        beside = None if self._beside is None else self._beside.another()
+        return HiddenStates(quantized=self._main.another(), float_path=beside)
+
+    def take_quantized(self) -> torch.Tensor:
+        """Returns the quantized path's states, once."""
+        states, self._main = self.quantized, _Taken(self.numel)
+        return states
+
+    def take_float_states(self) -> torch.Tensor:
+        """Returns the float path's states, once; raises ValueError without one."""
+        states, self._beside = self.float_states(), _Taken(self.numel)
+        return states
 
     @property
     def numel(self) -> int:
@@ -182,6 +218,9 @@ class _Spilled:
         mapping = _Mapping(self.slot.file.number, self.nbytes, access=mmap.ACCESS_COPY, offset=self.slot.start)
         mapping.slot = self.slot
         return torch.frombuffer(mapping, dtype=self.dtype).view(self.shape).to(self.device)
+
+    def another(self) -> Kept:
+        return self  # each use maps it anew
 
 
 class _SlotFile:

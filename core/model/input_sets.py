@@ -1,11 +1,7 @@
-"""Finds a block's input sets, the groups of linears fed by the very same tensor, by running the block once.
-
-A second run shows what a batch holds where it is suspended in front of a set.
-"""
+"""Finds a block's input sets, the groups of linears fed by the very same tensor, by running the block once."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +9,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 InputSets: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -64,22 +59,6 @@ def discover(linears: Mapping[str, nn.Module], run: Callable[[], torch.Tensor], 
     return Discovery(sets=(*sets, *unreached), shared=shared)
 
 
-def held_bytes(linears: Mapping[str, nn.Module], sets: InputSets, run: Callable[[], torch.Tensor]) -> tuple[int, ...]:
-    """Runs the block once; returns what it has allocated and still holds in front of each set, 0 where it never comes.
-
-    The set's inputs are among it, what the block is called with is not.
-    """
-    living = _Living()
-    held: dict[str, int] = {}
-
-    def note(name: str, _X: torch.Tensor) -> None:
-        held.setdefault(name, living.nbytes())
-
-    with input_hooks({names[0]: linears[names[0]] for names in sets}, note), living:
-        run()
-    return tuple(held.get(names[0], 0) for names in sets)
-
-
 def _grouped(order: list[str], keys: Mapping[str, object], *, unbroken: bool) -> list[tuple[str, ...]]:
     groups: dict[object, list[str]] = {}
     before: object = None
@@ -90,49 +69,6 @@ def _grouped(order: list[str], keys: Mapping[str, object], *, unbroken: bool) ->
         groups.setdefault(key, []).append(name)
         before = key
     return [tuple(names) for names in sorted(groups.values(), key=lambda names: order.index(names[0]))]
-
-
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types its modes in part
-    """Knows the memory that was allocated while it was open and is still in use."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._made: list[weakref.ref[torch.Tensor]] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        foreign = {_address(tensor) for tensor in _tensors([args, kwargs])} - set(self._storages())
-        self._made += [weakref.ref(tensor) for tensor in _tensors(result) if _address(tensor) not in foreign]
-        return result
-
-    def nbytes(self) -> int:
-        """Returns the bytes that are in use now."""
-        return sum(self._storages().values())
-
-    def _storages(self) -> dict[int, int]:
-        self._made = [made for made in self._made if made() is not None]
-        alive = (made() for made in self._made)
-        return {_address(tensor): tensor.untyped_storage().nbytes() for tensor in alive if tensor is not None}
-
-
-def _address(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _tensors(tree: object) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
-    elif isinstance(tree, (list, tuple)):
-        for part in tree:
-            yield from _tensors(part)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 
 from core.model.activations import HiddenStates, Keep, Kept
 from core.model.experts import mark_rows, token_rows
+from core.model.holding import ENTERING, Fed, Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,24 +22,27 @@ class BatchRun:
     """One batch's pass: `run` calls the block and returns its output; token_mask is False at padding.
 
     run_float: the same on the float model's hidden states; it passes every linear before that gets its new weights.
+    run_last: as `run`, which cannot run any more then: what enters is let go once the block has read it.
     number: among all batches, on whichever device they run.
     """
 
     run: Callable[[], torch.Tensor]
     token_mask: torch.Tensor | None
     run_float: Callable[[], torch.Tensor] | None = None
+    run_last: Callable[[], torch.Tensor] | None = None
     number: int = 0
 
 
 class SuspendedPass:
-    """Waits in a coroutine of its own, with all that the block holds there."""
+    """Waits in a coroutine of its own, with all that the block holds there and will read again."""
 
-    def __init__(self, run: Callable[[], torch.Tensor]) -> None:
+    def __init__(self, run: Callable[[], torch.Tensor], spent: Spent) -> None:
         self.rank: int | None = None
         self.started = False
         self.output: torch.Tensor | None = None
         self.inputs: torch.Tensor | None = None
         self._streams: dict[str, torch.Tensor] = {}
+        self._fed = Fed(spent)
         self._run = run
         self._driver = greenlet.getcurrent()
         self._greenlet = greenlet.greenlet(run)
@@ -52,14 +56,19 @@ class SuspendedPass:
         else:
             self.rank = answer
 
+    def enter(self, hidden: torch.Tensor) -> None:
+        """Takes note of what the block is called with."""
+        self._fed.arrive(ENTERING, hidden)
+
     def arrive(self, rank: int, X: torch.Tensor) -> None:
         """Stands in front of a set until the next `advance`; called inside the coroutine."""
+        self._fed.arrive(rank, X)
         self.inputs = X
         self._driver.switch(rank)
 
     def note_stream(self, linear: str, stream: torch.Tensor) -> None:
         """Takes note of the residual stream that a linear will write into."""
-        self._streams[linear] = stream
+        self._streams[linear] = stream.detach()  # the block's own may be emptied before it is taken
 
     def take_stream(self, linear: str) -> torch.Tensor | None:
         """Returns what was noted, once."""
@@ -68,6 +77,10 @@ class SuspendedPass:
 
 class ReplayedPass(SuspendedPass):
     """Gives up where it stands and runs the block again from its start: slower, and holds a set's inputs at most."""
+
+    def __init__(self, run: Callable[[], torch.Tensor]) -> None:
+        """Takes what may run more than once."""
+        super().__init__(run, {})
 
     def advance(self) -> None:
         """Runs up to the next set and leaves the block again."""
@@ -115,6 +128,9 @@ class RecordedPass:
         self.started = True
         self.output = self._run()
 
+    def enter(self, hidden: torch.Tensor) -> None:
+        """See SuspendedPass; it leaves the block at once."""
+
     def arrive(self, rank: int, X: torch.Tensor) -> None:
         """Keeps a set's inputs."""
         if rank not in self._inputs:
@@ -133,16 +149,16 @@ class RecordedPass:
 class BatchPass:
     """A batch's pass and, where the float model runs along, that one's beside it."""
 
-    def __init__(self, batch: BatchRun, *, replayed: bool, keep: Keep) -> None:
+    def __init__(self, batch: BatchRun, *, replayed: bool, keep: Keep, spent: Spent) -> None:
         self.token_mask = batch.token_mask
         self.number = batch.number
         self.collected = False
         self._left: Kept | None = None
         self._left_beside: Kept | None = None
-        self.main: SuspendedPass = ReplayedPass(batch.run) if replayed else SuspendedPass(batch.run)
+        self.main = ReplayedPass(batch.run) if replayed else SuspendedPass(batch.run_last or batch.run, spent)
         self.beside: SuspendedPass | RecordedPass | None = None
         if batch.run_float is not None:
-            self.beside = RecordedPass(batch.run_float, keep) if replayed else SuspendedPass(batch.run_float)
+            self.beside = RecordedPass(batch.run_float, keep) if replayed else SuspendedPass(batch.run_float, spent)
 
     @property
     def rank(self) -> int | None:

@@ -23,6 +23,7 @@ from torch import nn
 
 from core.model.activations import HiddenStates, InMemory, Keep
 from core.model.experts import aligned_inputs
+from core.model.holding import Spent, entering_hook
 from core.model.input_sets import InputSets, input_hooks
 from core.model.passes import BatchPass, BatchRun, RecordedPass, SuspendedPass
 from core.model.structure import in_features, linear_weight
@@ -60,13 +61,15 @@ class Conduct:
     """How a block is passed. suspended: batches that may stay suspended, the first ones; None for all.
 
     keep: where activations are put away. outputs: whether what leaves the block is needed. shared: sets, by number,
-    with the number of the earlier set that is fed by the same tensor: its collector serves both.
+    with the number of the earlier set that is fed by the same tensor: its collector serves both. spent: what a batch
+    lets go of where it arrives, see `core.model.holding`.
     """
 
     suspended: int | None = None
     keep: Keep = InMemory
     outputs: bool = True
     shared: Mapping[int, int] = field(default_factory=dict)
+    spent: Spent = field(default_factory=dict)
 
 
 class SuspendedBlock(Generic[Collector]):
@@ -81,13 +84,18 @@ class SuspendedBlock(Generic[Collector]):
         input_sets: InputSets,
         make_collector: Callable[[int, torch.device], Collector],
         streams: Mapping[str, nn.Module] | None = None,
+        block: nn.Module | None = None,
     ) -> None:
-        """streams: linears that write into the residual stream, with the module whose input that stream is."""
+        """streams: linears that write into the residual stream, with the module whose input that stream is.
+
+        block: given where what enters it is let go once it is spent.
+        """
         self._linears = linears
         self._input_sets = input_sets
         self._rank = {names[0]: rank for rank, names in enumerate(input_sets)}
         self._make_collector = make_collector
         self._streams = streams or {}
+        self._block = block
         self._conduct = Conduct()
         self._collectors: dict[int, Collector] = {}
         self._solved: set[int] = set()
@@ -101,8 +109,11 @@ class SuspendedBlock(Generic[Collector]):
         self._conduct = conduct
         suspended = len(batches) if conduct.suspended is None else conduct.suspended
         self._passes = [
-            BatchPass(batch, replayed=number >= suspended, keep=conduct.keep) for number, batch in enumerate(batches)
+            BatchPass(batch, replayed=number >= suspended, keep=conduct.keep, spent=conduct.spent)
+            for number, batch in enumerate(batches)
         ]
+        if self._block is not None:
+            self._hooks.enter_context(entering_hook(self._block, self._enter))
         self._hooks.enter_context(input_hooks(self._linears, self._arrive))
         self._hooks.enter_context(input_hooks(self._streams, self._note_stream))
         for run in self._passes:
@@ -198,6 +209,10 @@ class SuspendedBlock(Generic[Collector]):
         self._current, self._profile = run, active()
         with span(Work.FORWARD):
             run.advance()
+
+    def _enter(self, hidden: torch.Tensor) -> None:
+        if self._current is not None:
+            self._current.enter(hidden)
 
     def _arrive(self, name: str, X: torch.Tensor) -> None:
         count_linear(self._profile, self._linears[name], X)

@@ -19,7 +19,8 @@ from core.model.activations import HiddenStates
 from core.model.capture import CapturedBatch
 from core.model.experts import each_expert_reached
 from core.model.folds import Folds, discover_folds
-from core.model.input_sets import Discovery, InputSets, discover, held_bytes
+from core.model.holding import Spent, discover_spent, held_bytes
+from core.model.input_sets import Discovery, InputSets, discover
 from core.model.passes import BatchRun
 from core.model.residual import discover_streams
 from core.model.structure import find_linears, structure_key
@@ -58,6 +59,7 @@ class BlockWalk:
     choose: Callable[[int, str], BaseQuantizer[Any] | None] | None = None
     team: Team = field(default_factory=Team)
     _known_sets: dict[object, Discovery] = field(default_factory=dict)
+    _known_spent: dict[object, Spent] = field(default_factory=dict)
     _known_held: dict[object, int] = field(default_factory=dict)
     _known_streams: dict[object, dict[str, str]] = field(default_factory=dict)
     _known_folds: dict[object, Folds] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class BlockWalk:
         if floats is not None:
             beside = [home.keep(batch) for home, batch in zip(homes, floats, strict=True)]
         return [
-            HiddenStates(quantized=batch, float_path=twin if carried and number % every == 0 else None)
+            HiddenStates(quantized=batch, float_path=twin.another() if carried and number % every == 0 else None)
             for number, (batch, twin) in enumerate(zip(put_away, beside, strict=True))
         ]
 
@@ -82,6 +84,7 @@ class BlockWalk:
     ) -> SolvedBlock:
         """Quantizes one block in place. Raises RunStoppedError, NumericalError with the linear's name.
 
+        The batches' states are used up where nobody else keeps them: most of a block passes without what entered it.
         outputs: whether what leaves the block is needed; of the last block it mostly is not.
         """
         found = find_linears(block)
@@ -101,21 +104,28 @@ class BlockWalk:
         block, first, linears = owners[0].block, owners[0].runs[0], task.linears
         discovery = self._input_sets(block, linears, first)
         sets, streams, shared = discovery.sets, dict[str, str](), dict[int, int]()
+        spent: Spent = {}
         task.folding = Folding(block=block, folds=self._folds(block, task, sets, first), solved=task.solved)
         if self.quantizer.true_sequential:
             streams = self._streams(block, linears, first)
             # What a linear is to make up for in its stream is its own.
             shared = {rank: source for rank, source in discovery.shared.items() if not streams.keys() & {*sets[rank]}}
             task.share(sets, shared)
-        held = self._held(linears, sets, first, owners[0].hidden[0].numel)
+            spent = self._spent(block, linears, sets, first)
+        held = self._held(linears, sets, first, owners[0].hidden[0].numel, spent)
         parts = [
             Part(
                 linears=owner.linears(linears),
                 runs=owner.runs,
                 conduct=Conduct(
-                    suspended=owner.admitted(held), keep=owner.station.activations.keep, outputs=outputs, shared=shared
+                    suspended=owner.admitted(held),
+                    keep=owner.station.activations.keep,
+                    outputs=outputs,
+                    shared=shared,
+                    spent=spent,
                 ),
                 streams={name: owner.block.get_submodule(path) for name, path in streams.items()},
+                block=owner.block,
             )
             for owner in owners
         ]
@@ -183,7 +193,16 @@ class BlockWalk:
         shares = self.team.each([partial(share, owner) for owner in owners], task.stop_if_asked)
         return [one for of_share in shares for one in of_share]
 
-    def _held(self, linears: Mapping[str, nn.Module], sets: InputSets, first: BatchRun, numel: int) -> float | None:
+    def _spent(self, block: nn.Module, linears: Mapping[str, nn.Module], sets: InputSets, first: BatchRun) -> Spent:
+        key = structure_key(linears)
+        if key not in self._known_spent:
+            with each_expert_reached(block):
+                self._known_spent[key] = discover_spent(block, linears, sets, first.run)
+        return self._known_spent[key]
+
+    def _held(
+        self, linears: Mapping[str, nn.Module], sets: InputSets, first: BatchRun, numel: int, spent: Spent
+    ) -> float | None:
         """Returns how many bytes a suspended batch holds, at most, per number of its hidden states; None: no matter.
 
         numel: of the first batch's states.
@@ -193,7 +212,7 @@ class BlockWalk:
         key = structure_key(linears)
         if key not in self._known_held:
             # The float path stands one set ahead of the other, which holds no more there than this does at its most.
-            self._known_held[key] = max(held_bytes(linears, sets, first.run))
+            self._known_held[key] = max(held_bytes(linears, sets, first.run, spent))
         return self._known_held[key] / max(numel, 1)
 
     def _quantizers(self, index: int, names: Iterable[str]) -> dict[str, BaseQuantizer[Any]]:

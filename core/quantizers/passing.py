@@ -38,13 +38,15 @@ Result = TypeVar("Result")
 class Part:
     """One device's part: its linears, the batches that it got, and how they pass.
 
-    streams: linears that write into the residual stream, with the module whose input that stream is.
+    streams: linears that write into the residual stream, with the module whose input that stream is. block: see
+    `SuspendedBlock`.
     """
 
     linears: Mapping[str, nn.Module]
     runs: Sequence[BatchRun]
     conduct: Conduct
     streams: Mapping[str, nn.Module]
+    block: nn.Module | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,7 @@ class _SuspendedPassing(Generic[Collector]):
         self._passing = passing
         self._conduct = passing.parts[0].conduct
         self._blocks = [
-            SuspendedBlock(part.linears, passing.input_sets, passing.make_collector, part.streams)
+            SuspendedBlock(part.linears, passing.input_sets, passing.make_collector, part.streams, part.block)
             for part in passing.parts
         ]
         self._collectors: dict[int, Collector | None] = {}

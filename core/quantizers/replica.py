@@ -86,7 +86,8 @@ def _replica(
             BatchRun(
                 run=partial(run, arguments, partial(getattr, hidden, "quantized")),
                 token_mask=None if batch.token_mask is None else station.place(batch.token_mask),
-                run_float=partial(run, arguments, hidden.float_states) if hidden.has_float_path else None,
+                run_float=partial(run, arguments, hidden.take_float_states) if hidden.has_float_path else None,
+                run_last=partial(run, arguments, hidden.take_quantized),
                 number=number,
             )
         )
