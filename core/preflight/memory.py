@@ -36,6 +36,11 @@ _BLOCKS_IN_MODEL_DTYPE = 2.0
 _BYTES_OF_WRITTEN_WEIGHT = 1.5
 # Of one batch under way: gate, up and their product.
 _WIDE_TENSORS = 3
+# What a suspended token holds, in hidden states: in front of the attention's output what entered, queries, keys, values
+# and what was attended to, and one set ahead on the float path the stream and its norm; in front of the feed-forward's
+# last linear the stream and that one's inputs, and on the float path what has left. What is read no more is let go.
+_ATTENDING = 5
+_ATTENDING_BESIDE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +63,8 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
     widest = max((columns for _, columns in linears.values()), default=0)
     share = float_share(config) if tokens else 0.0
     itemsize = activation_itemsize(facts)
-    between = tokens * facts.hidden_size * itemsize * (1 + share)
-    inside = tokens * itemsize * (2 * facts.hidden_size * (1 + share) + widest)
+    attending = facts.hidden_size * (_ATTENDING + _ATTENDING_BESIDE * share)
+    held = tokens * itemsize * max(attending, facts.hidden_size * (1 + share) + widest)
     solver = max((_solver_bytes(shape, tokens, share) for shape in linears.values()), default=0.0)
     largest = _largest_block(linears, facts.block_prefix)
     blocks = largest * (_BLOCKS_IN_MODEL_DTYPE * itemsize + _BYTES_OF_WRITTEN_WEIGHT)
@@ -67,9 +72,7 @@ def memory_need(facts: ModelFacts, config: QuantizationConfig, calibration: Cali
     batch = min(tokens, TOKENS_PER_BATCH) * _WIDE_TENSORS * tallest * itemsize
     walking = blocks + max(solver, batch)
     ends = _outside_elements(facts) * itemsize
-    return MemoryNeed(
-        fixed_bytes=int(SLACK * (PROCESS_BYTES + max(walking, ends))), activation_bytes=int(SLACK * (between + inside))
-    )
+    return MemoryNeed(fixed_bytes=int(SLACK * (PROCESS_BYTES + max(walking, ends))), activation_bytes=int(SLACK * held))
 
 
 def activation_itemsize(facts: ModelFacts) -> int:

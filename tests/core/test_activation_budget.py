@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,19 @@ def test_hidden_states_say_what_they_carry() -> None:
     assert states.float_path is None
     with pytest.raises(ValueError, match="float path"):
         states.float_states()
+
+
+def test_taken_states_are_held_by_whoever_took_them(tmp_path: Path) -> None:
+    """In memory and on disk: they are handed on once, and what was made another of them before stays readable."""
+    for keep in (Activations().keep, Activations(0, tmp_path).keep):
+        states = HiddenStates(quantized=keep(torch.ones(2, 3)), float_path=keep(torch.zeros(2, 3)))
+        other = states.another()
+        for taken in (states.take_quantized(), states.take_float_states()):
+            taken.set_()
+        assert torch.equal(other.quantized, torch.ones(2, 3))
+        assert torch.equal(other.float_states(), torch.zeros(2, 3))
+        assert states.numel == 6
+        assert states.has_float_path
+        for read in (partial(getattr, states, "quantized"), states.float_states, states.another().float_states):
+            with pytest.raises(ValueError, match="handed on"):
+                read()

@@ -24,9 +24,10 @@ def suspended(
     *,
     conduct: Conduct | None = None,
     streams: Mapping[str, nn.Module] | None = None,
+    block: nn.Module | None = None,
     make_collector: Callable[[int, torch.device], Collector] = HessianAccumulator,  # type: ignore[assignment]
 ) -> list[HiddenStates]:
     """Returns what leaves the block, in the order of the batches."""
-    part = Part(linears=linears, runs=runs, conduct=conduct or Conduct(), streams=streams or {})
+    part = Part(linears=linears, runs=runs, conduct=conduct or Conduct(), streams=streams or {}, block=block)
     passing = Passing(team=Team(), parts=[part], input_sets=sets, make_collector=make_collector, solve_set=solve_set)
     return passing.suspended()

@@ -12,7 +12,7 @@ import torch
 from core.checkpoint.reader import CheckpointReader
 from core.errors import ModelRefusedError
 from core.model.capture import capture
-from core.model.input_sets import InputSets, discover, discover_input_sets, held_bytes
+from core.model.input_sets import InputSets, discover, discover_input_sets
 from core.model.passes import BatchRun
 from core.model.skeleton import Skeleton
 from core.model.structure import find_linears
@@ -256,13 +256,3 @@ def test_outputs_that_nobody_needs_are_not_computed() -> None:
         batches = [BatchRun(run=run, token_mask=None)] * 3
         left = suspended(linears, sets, lambda _names, _collector: None, batches, conduct=Conduct(outputs=outputs))
         assert len(left) == len(finished) == (3 if outputs else 0)
-
-
-def test_what_a_suspended_batch_holds_is_measured() -> None:
-    """In front of each set: the tensors that the block made and still needs there, none that are gone, no weight."""
-    block, states = SideBySide(), torch.randn(2, 4, 8)
-    linears = find_linears(block)
-    one = states.nbytes
-    sets = discover_input_sets(linears, partial(block, states), unbroken=True)
-    # normed; tanh(query) as well; normed, attended and its sum with the states; tanh(up) as well.
-    assert held_bytes(linears, sets, partial(block, states)) == (one, 2 * one, 3 * one, 4 * one)
