@@ -47,7 +47,7 @@ def _block(family: str) -> tuple[nn.Module, InputSets, list[Run]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_letting_go_changes_no_result(family: str) -> None:
-    """Sums and outputs of both paths are the same numbers, and what entered is empty at the end of a plain decoder."""
+    """Sums and outputs of both paths are the same numbers, whatever the family reads twice."""
     found = {}
     for lets_go in (False, True):
         block, sets, runs = _block(family)
