@@ -16,6 +16,7 @@ import torch
 
 from core.kernels.arrays import Floats, Words
 from core.kernels.bfloat16 import Bfloats, bits_of, rounded
+from core.kernels.float32_tiles import copy_view
 from core.kernels.softmax import soften
 from core.kernels.tiles import PANEL, ROWS, tile_rows
 
@@ -65,19 +66,21 @@ def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Bfl
     shared = heads // key.shape[1]
     panels = (tokens + PANEL - 1) // PANEL
     width = value.shape[3]
-    all_keys, all_values = key.reshape(-1), value.reshape(-1)
+    all_keys, all_values, all_out = key.reshape(-1), value.reshape(-1), out.reshape(-1)
     for number in numba.prange(batch * heads * panels):
         unit = int(np.intp(number))
         sequence, head, first = unit // (heads * panels), unit // panels % heads, unit % panels * PANEL
         group = sequence * key.shape[1] + head // shared
         queries = np.zeros(words * PANEL, dtype=np.uint32)
-        _lay_side_by_side(query[sequence, head, first : first + PANEL], queries)
+        rows = query[sequence, head, first : first + PANEL]
+        copy_view(rows.T, queries.reshape(words, PANEL)[:, : rows.shape[0]])
         scores = np.empty(KEYS * PANEL, dtype=np.float32)
         shares = np.empty(KEYS // 2 * PANEL, dtype=np.uint32)
         seen = np.zeros(width * PANEL, dtype=np.float32)
         highest = np.full(PANEL, _NOTHING_SEEN, dtype=np.float32)
         total = np.zeros(PANEL, dtype=np.float32)
         fade = np.empty(PANEL, dtype=np.float32)
+        found = np.empty((PANEL, width), dtype=np.float32)
         for start in range(0, min(first + PANEL, tokens), KEYS):
             keys_at = (group * key.shape[2] + start) * words
             for row in range(0, KEYS, ROWS):
@@ -88,14 +91,10 @@ def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Bfl
             values_at = (group * value.shape[2] + start // 2) * width
             for row in range(0, width, ROWS):
                 tile_rows(all_values, values_at + row, 1, width, shares, 0, KEYS // 2, seen, row * PANEL, fade)
-        _put(seen, total, out[sequence, first : first + PANEL, head])
-
-
-@numba.njit(cache=True, nogil=True)
-def _lay_side_by_side(rows: Words, panel: Words) -> None:
-    for row in range(rows.shape[0]):
-        for word in range(rows.shape[1]):
-            panel[word * PANEL + row] = rows[row, word]
+        copy_view(seen.reshape(width, PANEL).T, found)
+        for lane in range(min(PANEL, tokens - first)):
+            at = ((sequence * tokens + first + lane) * heads + head) * width
+            _put_row(found[lane], total[lane], all_out[at : at + width])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -106,15 +105,8 @@ def _hide_future(scores: Floats, ahead: int) -> None:
             scores[row * PANEL + lane] = -np.inf
 
 
-@numba.njit(cache=True, nogil=True)
-def _put(seen: Floats, total: Floats, out: Bfloats) -> None:
-    """Divides by what the shares sum to, and turns queries from lanes into rows."""
-    width = out.shape[1]
-    found = np.empty(width * PANEL, dtype=np.uint16)
-    for row in range(width):
-        sums, numbers = seen[row * PANEL : (row + 1) * PANEL], found[row * PANEL : (row + 1) * PANEL]
-        for lane in range(PANEL):
-            numbers[lane] = rounded(sums[lane] / total[lane])
-    for lane in range(out.shape[0]):
-        for row in range(width):
-            out[lane, row] = found[row * PANEL + lane]
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # a look at each divisor would keep it out of vectors
+def _put_row(sums: Floats, total: np.float32, out: Bfloats) -> None:
+    """Divides a query's values by what its shares sum to; contiguous, so that the compiler takes vectors of them."""
+    for column in range(out.shape[0]):
+        out[column] = rounded(sums[column] / total)

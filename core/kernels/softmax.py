@@ -49,39 +49,56 @@ def _emit_soften(context: Any, builder: Any, signature: Any, arguments: Any) -> 
         name: element(context, builder, signature, arguments, number, nowhere)
         for name, number in zip(names, (0, 3, 4, 5, 6), strict=True)
     }
+    lanes = [{name: step(builder, at, LANES * vector) for name, at in places.items()} for vector in range(VECTORS)]
     factors = spread(builder, factor)
-    for vector in range(VECTORS):
-        _soften_lanes(builder, {name: step(builder, at, LANES * vector) for name, at in places.items()}, keys, factors)
+    for at, largest in zip(lanes, _largest(builder, places["scores"], keys), strict=True):
+        _fade(builder, at, builder.fmul(largest, factors))
+    _share(builder, lanes, keys, factors)
     return context.get_dummy_value()
 
 
-def _soften_lanes(builder: Any, places: dict[str, Any], keys: Any, factor: Any) -> None:
+def _largest(builder: Any, scores: Any, keys: Any) -> list[Any]:
+    """Returns the largest scores; those of all vectors side by side, since each comparison waits for the one before."""
     emit: Any = cgutils
-    before = load(builder, places["highest"])
-    largest = emit.alloca_once_value(builder, constant(-math.inf))
+    slots = [emit.alloca_once_value(builder, constant(-math.inf)) for _ in range(VECTORS)]
     with emit.for_range(builder, keys) as loop:
-        row = builder.mul(loop.index, ir.Constant(keys.type, PANEL))
-        score, so_far = load(builder, builder.gep(places["scores"], [row])), builder.load(largest)
-        # A score that is no number is taken, and makes its query's results none either.
-        builder.store(builder.select(builder.fcmp_unordered("ugt", score, so_far), score, so_far), largest)
-    scaled = builder.fmul(builder.load(largest), factor)
+        row = builder.gep(scores, [builder.mul(loop.index, ir.Constant(keys.type, PANEL))])
+        for vector, slot in enumerate(slots):
+            score, so_far = load(builder, step(builder, row, LANES * vector)), builder.load(slot)
+            # A score that is no number is taken, and makes its query's results none either.
+            builder.store(builder.select(builder.fcmp_unordered("ugt", score, so_far), score, so_far), slot)
+    return [builder.load(slot) for slot in slots]
+
+
+def _fade(builder: Any, at: dict[str, Any], scaled: Any) -> None:
+    """Takes note of the largest score by now, and of what earlier shares and their total are worth under it."""
+    before = load(builder, at["highest"])
     highest = builder.select(builder.fcmp_unordered("ugt", scaled, before), scaled, before)
     fade = _exp2(builder, builder.fsub(before, highest))
-    total = emit.alloca_once_value(builder, builder.fmul(load(builder, places["total"]), fade))
-    store(builder, highest, places["highest"])
-    store(builder, fade, places["fade"])
-    lower = builder.fneg(highest)
+    store(builder, highest, at["highest"])
+    store(builder, fade, at["fade"])
+    store(builder, builder.fmul(load(builder, at["total"]), fade), at["total"])
+
+
+def _share(builder: Any, lanes: list[dict[str, Any]], keys: Any, factor: Any) -> None:
+    """Writes the shares and adds them to their totals."""
+    emit: Any = cgutils
+    lowers = [builder.fneg(load(builder, at["highest"])) for at in lanes]
+    totals = [emit.alloca_once_value(builder, load(builder, at["total"])) for at in lanes]
     with emit.for_range(builder, builder.lshr(keys, ir.Constant(keys.type, 1))) as loop:
         row = builder.mul(loop.index, ir.Constant(keys.type, 2 * PANEL))
-        pair = builder.gep(places["scores"], [row])
-        rounded = []
-        for score in (load(builder, pair), load(builder, step(builder, pair, PANEL))):
-            word = _rounded(builder, _exp2(builder, multiply_add(builder, score, factor, lower)))
-            builder.store(builder.fadd(builder.load(total), builder.bitcast(_raised(builder, word), FLOATS)), total)
-            rounded.append(word)
-        at = builder.gep(places["shares"], [builder.mul(loop.index, ir.Constant(keys.type, PANEL))])
-        store(builder, builder.or_(rounded[0], _raised(builder, rounded[1])), at)
-    store(builder, builder.load(total), places["total"])
+        target = builder.mul(loop.index, ir.Constant(keys.type, PANEL))
+        for at, lower, total in zip(lanes, lowers, totals, strict=True):
+            pair = builder.gep(at["scores"], [row])
+            rounded = []
+            for score in (load(builder, pair), load(builder, step(builder, pair, PANEL))):
+                word = _rounded(builder, _exp2(builder, multiply_add(builder, score, factor, lower)))
+                builder.store(builder.fadd(builder.load(total), builder.bitcast(_raised(builder, word), FLOATS)), total)
+                rounded.append(word)
+            words = builder.or_(rounded[0], _raised(builder, rounded[1]))
+            store(builder, words, builder.gep(at["shares"], [target]))
+    for at, total in zip(lanes, totals, strict=True):
+        store(builder, builder.load(total), at["total"])
 
 
 def _exp2(builder: Any, power: Any) -> Any:

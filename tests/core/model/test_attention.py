@@ -27,10 +27,11 @@ def _operands(heads: int, key_heads: int, tokens: int, width: int) -> tuple[torc
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (3, 1)])
+@pytest.mark.parametrize("width", [16, 40, 64])
 @pytest.mark.parametrize("tokens", [2, 48, 129, 300])
-def test_it_is_causal_attention(tokens: int, heads: int, key_heads: int, scaling: float | None) -> None:
-    """As exact as bfloat16 shares are, for any number of blocks and of heads that share a key."""
-    query, key, value = _operands(heads, key_heads, tokens, 16)
+def test_it_is_causal_attention(tokens: int, width: int, heads: int, key_heads: int, scaling: float | None) -> None:
+    """As exact as bfloat16 shares are, for any number of blocks and of heads that share a key, of any width."""
+    query, key, value = _operands(heads, key_heads, tokens, width)
     module = _Module(heads // key_heads)
     got, weights = blockwise.attention(module, query, key, value, None, scaling=scaling)
     exact, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), None, scaling=scaling)
