@@ -10,6 +10,7 @@ from numba import types
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
+Numbers = Floats | Words
 
 _KINDS: Any = types
 VIEW: Final = _KINDS.Array(_KINDS.float32, 2, "A")

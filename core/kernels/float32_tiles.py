@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from core.kernels.arrays import Floats
+from core.kernels.arrays import Numbers
 from core.kernels.vectors import LANES, WORD, constant, element, load, multiply_add, spread, step, store
 
 ROWS = 6
@@ -131,7 +131,7 @@ copy_square: Any = intrinsic(_type_copy_square)
 
 
 @numba.njit(cache=True, nogil=True)
-def copy_view(source: Floats, target: Floats) -> None:
+def copy_view(source: Numbers, target: Numbers) -> None:
     """Copies a matrix of any strides into another one of its shape, where it can a square of numbers at a time."""
     rows, columns = source.shape
     by_row, by_column = source.strides[0] // ITEM_BYTES, source.strides[1] // ITEM_BYTES

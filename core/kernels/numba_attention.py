@@ -23,6 +23,8 @@ from core.kernels.tiles import PANEL, ROWS, tile_rows
 KEYS = 64
 _LOG2_E = 1.4426950408889634
 _NOTHING_SEEN = np.float32(-1e30)
+# What a panel is worked in: scores, three numbers per query, values seen, the same by query, queries, shares.
+Memory = tuple[Floats, Floats, Floats, Floats, Words, Words]
 
 
 def fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
@@ -39,7 +41,8 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     batch, heads, tokens, _ = query.shape
     out = torch.empty(batch, tokens, heads, value.shape[-1], dtype=torch.bfloat16)
     factor = np.float32(scaling * _LOG2_E)
-    _attend(_words(query), _words(_whole_blocks(key)), _pairs(_whole_blocks(value)), factor, bits_of(out))
+    keys, values = _words(_whole_blocks(key)), _pairs(_whole_blocks(value))
+    _attend(_words(query), keys, values, factor, bits_of(out), numba.get_num_threads())
     return out
 
 
@@ -61,40 +64,63 @@ def _pairs(value: torch.Tensor) -> Words:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Bfloats) -> None:
+def _attend(query: Words, key: Words, value: Words, factor: np.float32, out: Bfloats, threads: int) -> None:
     batch, heads, tokens, words = query.shape
-    shared = heads // key.shape[1]
-    panels = (tokens + PANEL - 1) // PANEL
     width = value.shape[3]
-    all_keys, all_values, all_out = key.reshape(-1), value.reshape(-1), out.reshape(-1)
-    for number in numba.prange(batch * heads * panels):
-        unit = int(np.intp(number))
-        sequence, head, first = unit // (heads * panels), unit // panels % heads, unit % panels * PANEL
-        group = sequence * key.shape[1] + head // shared
-        queries = np.zeros(words * PANEL, dtype=np.uint32)
-        rows = query[sequence, head, first : first + PANEL]
-        copy_view(rows.T, queries.reshape(words, PANEL)[:, : rows.shape[0]])
+    panels = (tokens + PANEL - 1) // PANEL
+    units = batch * heads * panels
+    for number in numba.prange(threads):
+        thread = int(np.intp(number))
+        # Memory to work in is taken once: threads that allocate wait for each other.
         scores = np.empty(KEYS * PANEL, dtype=np.float32)
-        shares = np.empty(KEYS // 2 * PANEL, dtype=np.uint32)
-        seen = np.zeros(width * PANEL, dtype=np.float32)
-        highest = np.full(PANEL, _NOTHING_SEEN, dtype=np.float32)
-        total = np.zeros(PANEL, dtype=np.float32)
-        fade = np.empty(PANEL, dtype=np.float32)
+        sums = np.empty((3, PANEL), dtype=np.float32)
+        seen = np.empty(width * PANEL, dtype=np.float32)
         found = np.empty((PANEL, width), dtype=np.float32)
-        for start in range(0, min(first + PANEL, tokens), KEYS):
-            keys_at = (group * key.shape[2] + start) * words
-            for row in range(0, KEYS, ROWS):
-                tile_rows(all_keys, keys_at + row * words, words, 1, queries, 0, words, scores, row * PANEL, None)
-            if start + KEYS > first:
-                _hide_future(scores, start - first)
-            soften(scores, KEYS, factor, highest, fade, total, shares)
-            values_at = (group * value.shape[2] + start // 2) * width
-            for row in range(0, width, ROWS):
-                tile_rows(all_values, values_at + row, 1, width, shares, 0, KEYS // 2, seen, row * PANEL, fade)
-        copy_view(seen.reshape(width, PANEL).T, found)
-        for lane in range(min(PANEL, tokens - first)):
-            at = ((sequence * tokens + first + lane) * heads + head) * width
-            _put_row(found[lane], total[lane], all_out[at : at + width])
+        queries = np.empty(words * PANEL, dtype=np.uint32)
+        shares = np.empty(KEYS // 2 * PANEL, dtype=np.uint32)
+        memory = (scores, sums, seen, found, queries, shares)
+        for unit in range(thread * units // threads, (thread + 1) * units // threads):
+            place = unit // (heads * panels), unit // panels % heads, unit % panels * PANEL
+            _attend_panel(query, key, value, factor, out, place, memory)
+
+
+@numba.njit(cache=True, nogil=True)
+def _attend_panel(
+    query: Words,
+    key: Words,
+    value: Words,
+    factor: np.float32,
+    out: Bfloats,
+    place: tuple[int, int, int],
+    memory: Memory,
+) -> None:
+    """place: sequence, head and first query."""
+    sequence, head, first = place
+    heads, words, width = query.shape[1], query.shape[3], value.shape[3]
+    scores, sums, seen, found, queries, shares = memory
+    highest, total, fade = sums[0], sums[1], sums[2]
+    highest[:], total[:], seen[:] = _NOTHING_SEEN, np.float32(0.0), np.float32(0.0)
+    rows = query[sequence, head, first : first + PANEL]
+    count = rows.shape[0]
+    if count < PANEL:
+        queries[:] = np.uint32(0)
+    copy_view(rows.T, queries.reshape(words, PANEL)[:, :count])
+    group = sequence * key.shape[1] + head // (heads // key.shape[1])
+    all_keys, all_values, all_out = key.reshape(-1), value.reshape(-1), out.reshape(-1)
+    for start in range(0, first + count, KEYS):
+        keys_at = (group * key.shape[2] + start) * words
+        for row in range(0, KEYS, ROWS):
+            tile_rows(all_keys, keys_at + row * words, words, 1, queries, 0, words, scores, row * PANEL, None)
+        if start + KEYS > first:
+            _hide_future(scores, start - first)
+        soften(scores, KEYS, factor, highest, fade, total, shares)
+        values_at = (group * value.shape[2] + start // 2) * width
+        for row in range(0, width, ROWS):
+            tile_rows(all_values, values_at + row, 1, width, shares, 0, KEYS // 2, seen, row * PANEL, fade)
+    copy_view(seen.reshape(width, PANEL).T, found)
+    for lane in range(count):
+        at = ((sequence * out.shape[1] + first + lane) * heads + head) * width
+        _put_row(found[lane], total[lane], all_out[at : at + width])
 
 
 @numba.njit(cache=True, nogil=True)
