@@ -17,7 +17,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from core.kernels.arrays import Numbers
-from core.kernels.vectors import LANES, WORD, constant, element, load, multiply_add, spread, step, store
+from core.kernels.vectors import (
+    FLOATS,
+    LANES,
+    PAIRS,
+    WORD,
+    constant,
+    element,
+    load,
+    multiply_add,
+    multiply_add_pairs,
+    spread,
+    step,
+    store,
+)
 
 ROWS = 6
 VECTORS = 4
@@ -38,6 +51,7 @@ def _vector(builder: Any, line: Any, number: int) -> Any:
 
 def _emit_sum_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     *_, places, factor, begins = arguments
+    of_pairs = signature.args[0].dtype == types.uint32
     left_at, left_step, rows, right_at, depth, target_at, target_step = (
         builder.extract_value(places, number) for number in range(7)
     )
@@ -47,19 +61,24 @@ def _emit_sum_tile(context: Any, builder: Any, signature: Any, arguments: Any) -
     # Stack slots in the source, registers in the code: LLVM promotes them.
     sums = [[emit.alloca_once_value(builder, constant(0.0)) for _ in range(VECTORS)] for _ in range(ROWS)]
     lines = [_row(builder, left, left_step, rows, row) for row in range(ROWS)]
+    multiply, kind = (_multiply_words, PAIRS) if of_pairs else (multiply_add, FLOATS)
     with emit.for_range(builder, depth) as loop:
         panel = builder.gep(right, [builder.mul(loop.index, ir.Constant(depth.type, PANEL))])
-        operands = [load(builder, _vector(builder, panel, number)) for number in range(VECTORS)]
+        operands = [load(builder, _vector(builder, panel, number), kind) for number in range(VECTORS)]
         for line, slots in zip(lines, sums, strict=True):
             number = spread(builder, builder.load(builder.gep(line, [loop.index])))
             for slot, operand in zip(slots, operands, strict=True):
-                builder.store(multiply_add(builder, number, operand, builder.load(slot)), slot)
+                builder.store(multiply(builder, number, operand, builder.load(slot)), slot)
     scale = spread(builder, factor)
     with builder.if_else(emit.is_true(builder, begins)) as (into, onto):
         for branch, adds in ((into, False), (onto, True)):
             with branch:
                 _put_sums(builder, sums, scale, [_line(builder, target, target_step, row) for row in range(ROWS)], adds)
     return context.get_dummy_value()
+
+
+def _multiply_words(builder: Any, left: Any, right: Any, added: Any) -> Any:
+    return multiply_add_pairs(builder, builder.bitcast(left, PAIRS), right, added)
 
 
 def _row(builder: Any, left: Any, step: Any, rows: Any, row: int) -> Any:
@@ -86,7 +105,8 @@ def _type_sum_tile(_context: Any, left: Any, right: Any, target: Any, places: An
 # the factor times ROWS x PANEL sums of products. places: of the left side's first number, the step from row to row, and
 # how many rows there are; of the first number of the right side, PANEL of which lie beside each other for each column,
 # and the number of columns; of the target's first number, and the step from row to row. All in numbers from the arrays'
-# starts; the whole tile is written.
+# starts; the whole tile is written. Sides of uint32 hold two bfloat16 neighbours in each number, see `tiles`, and count
+# in such pairs.
 sum_tile: Any = intrinsic(_type_sum_tile)
 
 

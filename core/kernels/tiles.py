@@ -16,13 +16,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from core.kernels.vectors import FLOATS, LANES, PAIRS, element, load, spread, step, store
+from core.kernels.vectors import FLOATS, LANES, PAIRS, element, load, multiply_add_pairs, spread, step, store
 
 ROWS = 8
 VECTORS = 3
 # ROWS x VECTORS sums, VECTORS operands and one broadcast fill the 32 vector registers but four.
 PANEL = LANES * VECTORS
-_INSTRUCTION = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 def _emit_tile_rows(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -45,7 +44,8 @@ def _emit_tile_rows(context: Any, builder: Any, signature: Any, arguments: Any) 
         for row_start, row_sums in zip(row_starts, sums, strict=True):
             factor = spread(builder, builder.load(builder.gep(left_pair, [row_start])))
             for slot, operand in zip(row_sums, operands, strict=True):
-                _add_products(builder, slot, builder.bitcast(factor, PAIRS), operand)
+                added = multiply_add_pairs(builder, builder.bitcast(factor, PAIRS), operand, builder.load(slot))
+                builder.store(added, slot)
     for place, slot, _ in _slots(builder, tile, sums):
         store(builder, builder.load(slot), place)
     return context.get_dummy_value()
@@ -64,13 +64,6 @@ def _slots(builder: Any, tile: Any, sums: Any) -> Iterator[tuple[Any, Any, int]]
     for row, row_sums in enumerate(sums):
         for vector, slot in enumerate(row_sums):
             yield step(builder, tile, PANEL * row + LANES * vector), slot, vector
-
-
-def _add_products(builder: Any, slot: Any, left: Any, right: Any) -> None:
-    kind = ir.FunctionType(FLOATS, [FLOATS, PAIRS, PAIRS])
-    emit: Any = cgutils
-    multiply = emit.get_or_insert_function(builder.module, kind, _INSTRUCTION)
-    builder.store(builder.call(multiply, [builder.load(slot), left, right]), slot)
 
 
 def _type_tile_rows(  # noqa: PLR0913, PLR0917 - a kernel's arguments

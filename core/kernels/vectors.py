@@ -89,3 +89,11 @@ def multiply_add(builder: Any, left: Any, right: Any, added: Any) -> Any:
     return builder.call(
         emit.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [left, right, added]
     )
+
+
+def multiply_add_pairs(builder: Any, left: Any, right: Any, added: Any) -> Any:
+    """Returns left · right + added in each lane: two products of bfloat16 neighbours, for a CPU with `avx512bf16`."""
+    emit: Any = cgutils
+    kind = ir.FunctionType(FLOATS, [FLOATS, PAIRS, PAIRS])
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    return builder.call(emit.get_or_insert_function(builder.module, kind, name), [added, left, right])
