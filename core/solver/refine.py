@@ -4,10 +4,13 @@ Then a zero of an asymmetric grid may move by one, which shifts the levels that 
 tr((Ŵ-T)(H+λI)(Ŵ-T)ᵀ), the loss that the column solve lowers greedily, so no round can raise it. Scales stay on float16
 values and keep their signs, the zeros of symmetric grids stay as they are.
 
-A move changes the loss's gradient (Ŵ-T)(H+λI) at every input, but only the group at hand asks for it: there it is one
-matrix product, kept true column by column while the group's scale and codes move.
+A move changes the loss's gradient (Ŵ-T)(H+λI) at every input, but only the group at hand asks for it: there it is a
+matrix product, kept true column by column while the group's scale and codes move. Rounds go forth and back by turns, as
+symmetric over-relaxation does: what the inputs behind add to the gradient is what those ahead add when the next round
+comes back, so that a round after the first takes half a product with H (Niethammer 1964; Conrad, Wallach 1977).
 
-Legend: O out_features, I in_features, G groups, S inputs in a group, C columns of one kernel call.
+Legend: O out_features, I in_features, G groups, S inputs in a group, B inputs in a band of whole groups, C columns of
+one kernel call.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from core.blocking import UPDATE_COLUMNS
 from core.kernels.columns import RefinedColumns
 from core.profile import Work, span
 from core.solver import grid, kernels
-from core.solver.multiplication import add_product, times_transposed
+from core.solver.multiplication import add_product, multiply_into, rounded, times_transposed
 from core.weights import QuantizedWeight
+
+# Inputs whose gradient is one product: whole groups, of so many inputs at least, which the kernels take at once.
+BAND_COLUMNS = 64
 
 
 @span(Work.REFINE)
@@ -46,15 +52,20 @@ def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.
         inputs = torch.argsort(weight.g_idx_I, stable=True)
         damped_II = damped_II[inputs][:, inputs]
     codes_OI = weight.codes_OI.float()
+    difference_OI = (weight.dequantize() - target_OI)[:, inputs]
     every = rows = _Rows(
-        difference_OI=(weight.dequantize() - target_OI)[:, inputs],
+        difference_OI=difference_OI,
+        rounded_OI=rounded(difference_OI),
+        ahead_OI=torch.zeros_like(difference_OI),
         codes_OI=codes_OI[:, inputs],
         scales_OG=weight.scales_OG.float(),
         zeros_OG=weight.zeros_OG.float(),
     )
+    sweeps = _Sweeps(damped_II, rows.scales_OG.shape[1], grid.top_code(weight.bits), move_zeros=not weight.sym)
+    sweeps.look_ahead(rows)
     open_O: torch.Tensor | None = None
-    for _ in range(rounds):
-        moved_O = _round(rows, damped_II, grid.top_code(weight.bits), move_zeros=not weight.sym)
+    for number in range(rounds):
+        moved_O = sweeps.go(rows, forth=number % 2 == 0)
         if open_O is not None:
             every.put(open_O, rows)
         if not bool(moved_O.any()):
@@ -73,15 +84,21 @@ def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """Rows that are refined, inputs sorted by group, all float32. difference_OI = Ŵ - T; changed in place."""
+    """Rows that are refined, inputs sorted by group; changed in place.
+
+    difference_OI: Ŵ - T, float32, and rounded_OI the same as a left side of products. ahead_OI: what the bands that the
+    next round comes to later than to an input add to the gradient there. The others are float32.
+    """
 
     difference_OI: torch.Tensor  # noqa: N815 - shapes live in names
+    rounded_OI: torch.Tensor  # noqa: N815
+    ahead_OI: torch.Tensor  # noqa: N815
     codes_OI: torch.Tensor  # noqa: N815
     scales_OG: torch.Tensor  # noqa: N815
     zeros_OG: torch.Tensor  # noqa: N815
 
     def put(self, rows_O: torch.Tensor, taken: _Rows) -> None:
-        """Puts back what `take` took, but for the difference."""
+        """Puts back what is wanted in the end of what `take` took."""
         self.codes_OI[rows_O], self.scales_OG[rows_O], self.zeros_OG[rows_O] = (
             taken.codes_OI,
             taken.scales_OG,
@@ -89,8 +106,11 @@ class _Rows:
         )
 
     def take(self, rows_O: torch.Tensor) -> _Rows:
+        difference_OI = self.difference_OI[rows_O]
         return _Rows(
-            difference_OI=self.difference_OI[rows_O],
+            difference_OI=difference_OI,
+            rounded_OI=rounded(difference_OI),
+            ahead_OI=self.ahead_OI[rows_O],
             codes_OI=self.codes_OI[rows_O],
             scales_OG=self.scales_OG[rows_O],
             zeros_OG=self.zeros_OG[rows_O],
@@ -109,25 +129,55 @@ class _Rows:
         )
 
 
-def _round(rows: _Rows, H_II: torch.Tensor, top_code: int, *, move_zeros: bool) -> torch.Tensor:
-    """Goes once over all groups; returns which rows changed."""
-    groups = rows.scales_OG.shape[1]
-    size = H_II.shape[0] // groups
-    moved_O = torch.zeros(rows.codes_OI.shape[0], dtype=torch.bool, device=H_II.device)
-    for group in range(groups):
-        inputs = slice(group * size, (group + 1) * size)
-        columns, H_SS = rows.group(group, moved_O), H_II[inputs, inputs]
-        gradient_OS = times_transposed(rows.difference_OI, H_II[inputs], Work.REFINE)
-        if not move_zeros:
-            _refine_group(columns, gradient_OS, H_SS, top_code)
-            continue
+class _Sweeps:
+    """Rounds of refinement under one Hessian, each of which goes once over all groups."""
+
+    def __init__(self, H_II: torch.Tensor, groups: int, top_code: int, *, move_zeros: bool) -> None:
+        self._H_II = H_II
+        self._size = H_II.shape[0] // groups
+        self._top_code = top_code
+        self._move_zeros = move_zeros
+        width = -(-BAND_COLUMNS // self._size) * self._size
+        self._bands = [slice(start, min(start + width, len(H_II))) for start in range(0, len(H_II), width)]
+
+    def look_ahead(self, rows: _Rows) -> None:
+        """Makes rows ready for a round that goes forth."""
+        for band in self._bands[:-1]:
+            later = slice(band.stop, None)
+            multiply_into(rows.ahead_OI[:, band], rows.rounded_OI[:, later], self._H_II[band, later], Work.REFINE)
+
+    def go(self, rows: _Rows, *, forth: bool) -> torch.Tensor:
+        """Goes over all groups from the first one on, or back from the last; returns which rows changed."""
+        moved_O = torch.zeros(rows.codes_OI.shape[0], dtype=torch.bool, device=self._H_II.device)
+        for band in self._bands if forth else reversed(self._bands):
+            behind = slice(0, band.start) if forth else slice(band.stop, len(self._H_II))
+            behind_OB = times_transposed(rows.rounded_OI[:, behind], self._H_II[band, behind], Work.REFINE)
+            gradient_OB = behind_OB + rows.ahead_OI[:, band]
+            rows.ahead_OI[:, band] = behind_OB
+            groups = range(band.start // self._size, band.stop // self._size)
+            for group in groups if forth else reversed(groups):
+                self._refine_in(band, group, rows, gradient_OB, moved_O)
+            if rows.rounded_OI is not rows.difference_OI:
+                rows.rounded_OI[:, band] = rows.difference_OI[:, band]
+        return moved_O
+
+    def _refine_in(
+        self, band: slice, group: int, rows: _Rows, gradient_OB: torch.Tensor, moved_O: torch.Tensor
+    ) -> None:
+        """Refines a group of a band; gradient_OB is what lies outside the band adds, and is overwritten there."""
+        inputs = slice(group * self._size, (group + 1) * self._size)
+        columns, H_SS = rows.group(group, moved_O), self._H_II[inputs, inputs]
+        gradient_OS = gradient_OB[:, inputs.start - band.start : inputs.stop - band.start]
+        add_product(gradient_OS, rows.difference_OI[:, band], self._H_II[inputs, band], Work.REFINE)
+        if not self._move_zeros:
+            _refine_group(columns, gradient_OS, H_SS, self._top_code)
+            return
         before_OS = columns.difference_OC.clone()
-        _refine_group(columns, gradient_OS.clone(), H_SS, top_code)
+        _refine_group(columns, gradient_OS.clone(), H_SS, self._top_code)
         add_product(gradient_OS, columns.difference_OC - before_OS, H_SS, Work.REFINE)
-        step_OS = _zero_step(rows, group, gradient_OS, H_SS, top_code)
+        step_OS = _zero_step(rows, group, gradient_OS, H_SS, self._top_code)
         columns.difference_OC.add_(step_OS)
         moved_O |= (step_OS != 0).any(dim=1)
-    return moved_O
 
 
 def _refine_group(columns: RefinedColumns, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int) -> None:
