@@ -6,7 +6,7 @@ import torch
 
 from core.kernels.halves import Half, Halves
 from core.profile import Work, span
-from core.solver.multiplication import times_elementwise, times_transposed
+from core.solver.multiplication import rounded, times_elementwise, times_transposed
 
 
 @span(Work.LOSS)
@@ -15,7 +15,7 @@ def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
 
     H is symmetric: what lies below its diagonal counts for what lies above it too.
     """
-    below_OI = times_transposed(D_OI, H_II, Work.LOSS, factor=2.0, halves=Halves(right=Half.LOWER))
+    below_OI = times_transposed(rounded(D_OI), H_II, Work.LOSS, factor=2.0, halves=Halves(right=Half.LOWER))
     return times_elementwise(below_OI.addcmul_(D_OI, H_II.diagonal(), value=-1), D_OI)
 
 

@@ -17,13 +17,13 @@ import torch
 from core.profile import Work, span
 from core.solver.division import divide
 from core.solver.hessian import Mismatch
-from core.solver.multiplication import times_transposed
+from core.solver.multiplication import rounded, times_transposed
 
 
 @span(Work.TARGET)
 def wanted_change(W_OI: torch.Tensor, mismatch: Mismatch, *, alpha: float, beta: float) -> torch.Tensor:
     """Returns alpha W (G-H) + beta R, float32: what the outputs lack, in the metric of the inputs."""
-    wanted_OI = times_transposed(W_OI, mismatch.difference_II, Work.TARGET, factor=alpha)
+    wanted_OI = times_transposed(rounded(W_OI), mismatch.difference_II, Work.TARGET, factor=alpha)
     if beta > 0 and mismatch.drift_OI is not None:
         wanted_OI.add_(mismatch.drift_OI, alpha=beta)
     return wanted_OI
@@ -43,7 +43,7 @@ class Target:
         """Returns W*, float32; by way of I x I products if only W counts and has more rows, else of its rows."""
         alpha, beta, mismatch = self._alpha, self._beta, self._mismatch
         if W_OI.shape[0] > W_OI.shape[1] and (beta == 0 or mismatch.drift_OI is None):
-            return times_transposed(W_OI, self._map_II.T, Work.TARGET, factor=alpha).add_(W_OI)
+            return times_transposed(rounded(W_OI), self._map_II.T, Work.TARGET, factor=alpha).add_(W_OI)
         wanted_OI = wanted_change(W_OI, mismatch, alpha=alpha, beta=beta)
         divide(wanted_OI, self._divisor_II)
         return wanted_OI.add_(W_OI)
