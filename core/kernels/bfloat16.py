@@ -1,6 +1,7 @@
 """bfloat16 numbers in compiled code, which knows no such type: as the 16 bits that they are stored in.
 
-A bfloat16 is the upper half of a float32. Rounding is to nearest, ties to even, as torch's.
+A bfloat16 is the upper half of a float32. Rounding is to nearest, ties to even, as torch's, to float16 as
+well.
 """
 
 # ruff: noqa: ANN401 - types and values of numba and llvmlite have no static types
@@ -53,8 +54,19 @@ def _emit_rounded(_context: Any, builder: Any, _signature: Any, arguments: Any) 
     return builder.trunc(builder.select(is_none, _NOT_A_NUMBER, nearest), _HALF)
 
 
+def _type_as_float16(_context: Any, number: Any) -> Any:
+    del number
+    return types.float32(types.float32), _emit_as_float16
+
+
+def _emit_as_float16(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    return builder.fpext(builder.fptrunc(arguments[0], ir.HalfType()), _FLOAT)
+
+
 # In 32 bits throughout: Numba's own arithmetic would widen to 64, and halve the lanes of a vector.
 widened: Any = intrinsic(_type_widened)
 """Returns a bfloat16 as float32; called from compiled code."""
 rounded: Any = intrinsic(_type_rounded)
 """Returns the bfloat16 nearest to a float32; called from compiled code."""
+as_float16: Any = intrinsic(_type_as_float16)
+"""Returns the float16 nearest to a float32, as a float32, infinite beyond them all; called from compiled code."""

@@ -17,24 +17,29 @@ import torch
 from numba import types
 
 from core.kernels.arrays import ROUND, VIEW, Floats
+from core.kernels.bfloat16 import as_float16
 from core.kernels.columns import RefinedColumns
 from core.kernels.float32_tiles import copy_view
 from core.kernels.numba_solver import LANES
 
 Flags = npt.NDArray[np.bool_]
 
+# Columns that are laid into lanes at a time where nothing is kept of them.
+TURN = 16
+
 _KINDS: Any = types
 _ROW = _KINDS.Array(_KINDS.float32, 1, "A")
 _FLAGS = _KINDS.Array(_KINDS.boolean, 1, "A")
 
 
-def slopes_and_bends(
-    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the sums of levels · gradient and of levels · image over the inputs, float32 [O] each."""
-    slope_O, bend_O = (levels_OS.new_empty(levels_OS.shape[0]) for _ in range(2))
-    _sum_products(levels_OS.numpy(), gradient_OS.numpy(), image_OS.numpy(), slope_O.numpy(), bend_O.numpy())
-    return slope_O, bend_O
+def step_scales(columns: RefinedColumns, gradient_OS: torch.Tensor, image_OS: torch.Tensor) -> torch.Tensor:
+    """See `core.solver.kernels.step_scales`."""
+    step_O = gradient_OS.new_empty(gradient_OS.shape[0])
+    _step_scales(
+        (columns.codes_OC.numpy(), gradient_OS.numpy(), image_OS.numpy()),
+        (columns.zeros_O.numpy(), columns.scales_O.numpy(), step_O.numpy()),
+    )
+    return step_O
 
 
 def refine_codes(
@@ -57,24 +62,44 @@ def refine_codes(
     return moves_OC
 
 
+@numba.njit(cache=True, nogil=True)
+def _least_squares_step(scale: np.float32, slope: np.float32, bend: np.float32) -> np.float32:
+    """Returns what takes a scale to its least-squares value, 0 where that is no gain."""
+    if not bend > 0:
+        return np.float32(0.0)
+    wanted = as_float16(scale - slope / bend)
+    step = wanted - scale
+    gains = np.float32(2.0) * step * slope + step * step * bend < 0
+    return step if gains and np.isfinite(wanted) and wanted * scale > 0 else np.float32(0.0)
+
+
 @numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
-    _KINDS.void(VIEW, VIEW, VIEW, _ROW, _ROW), parallel=True, cache=True, nogil=True
+    _KINDS.void(_KINDS.UniTuple(VIEW, 3), _KINDS.UniTuple(_ROW, 3)), parallel=True, cache=True, nogil=True
 )
-def _sum_products(levels: Floats, gradient: Floats, image: Floats, slopes: Floats, bends: Floats) -> None:
-    rows, columns = levels.shape
-    for number in numba.prange(rows):
-        row = int(np.intp(number))
-        slope = np.zeros(LANES, dtype=np.float32)
-        bend = np.zeros(LANES, dtype=np.float32)
-        for first in range(0, columns, LANES):
-            for lane in range(min(LANES, columns - first)):
-                level = levels[row, first + lane]
-                slope[lane] += level * gradient[row, first + lane]
-                bend[lane] += level * image[row, first + lane]
-        for lane in range(1, LANES):
-            slope[0] += slope[lane]
-            bend[0] += bend[lane]
-        slopes[row], bends[row] = slope[0], bend[0]
+def _step_scales(views: tuple[Floats, Floats, Floats], each_row: tuple[Floats, Floats, Floats]) -> None:
+    codes, gradients, images = views
+    zeros, scales, steps = each_row
+    rows, columns = codes.shape
+    for number in numba.prange((rows + LANES - 1) // LANES):
+        first = int(np.intp(number)) * LANES
+        last = min(first + LANES, rows)
+        lanes, sums = np.zeros((3, TURN, LANES), dtype=np.float32), np.zeros((3, LANES), dtype=np.float32)
+        code, gradient, image = lanes[0], lanes[1], lanes[2]
+        zero, slope, bend = sums[0], sums[1], sums[2]
+        zero[: last - first] = zeros[first:last]
+        for start in range(0, columns, TURN):
+            stop = min(start + TURN, columns)
+            copy_view(codes[first:last, start:stop], code[: stop - start].T[: last - first])
+            copy_view(gradients[first:last, start:stop], gradient[: stop - start].T[: last - first])
+            copy_view(images[first:last, start:stop], image[: stop - start].T[: last - first])
+            for column in range(stop - start):
+                for lane in range(LANES):
+                    level = code[column, lane] - zero[lane]
+                    slope[lane] += level * gradient[column, lane]
+                    bend[lane] += level * image[column, lane]
+        for row in range(first, last):
+            steps[row] = _least_squares_step(scales[row], slope[row - first], bend[row - first])
+            scales[row] += steps[row]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -29,7 +29,11 @@ HEIGHT = 2016
 # Columns that are rounded at a time, in the nearest cache.
 STRIP = 32
 FEW_PANELS = 4
+# Rows between two packings of a quadratic form, whatever the number of threads is.
+FORM_ROWS = 1008
 _LOWER, _UPPER = int(Half.LOWER), int(Half.UPPER)
+# What stands for a symmetric matrix when it is taken twice: its lower half, with half of the diagonal.
+_TWICE = -1
 
 
 def multiply(
@@ -48,6 +52,15 @@ def multiply(
         (int(adds), int(half)),
         numba.get_num_threads(),
     )
+
+
+def quadratic_form(left_IK: torch.Tensor, rounded_IK: torch.Tensor, H_KK: torch.Tensor) -> float:
+    """Returns the sum of what lies at the same places of left and rounded · H; H is symmetric, its lower half is read.
+
+    rounded: the left side in bfloat16, of an even width. No product is written.
+    """
+    words = rounded_IK.view(torch.int32).numpy().view(np.uint32)
+    return float(_quadratic_form(left_IK.contiguous().numpy(), words, H_KK.numpy(), numba.get_num_threads()))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -71,12 +84,14 @@ def _pack(right: Floats, half: int, place: Four, panel: Words) -> None:
     for column in range(start, stop, STRIP):
         end = min(column + STRIP, stop)
         copy_view(right[first:last, column:end], strip[: end - column].T[: last - first])
-        if (half == _LOWER and end > first) or (half == _UPPER and column < last):
+        if (half == _UPPER and column < last) or (half in {_LOWER, _TWICE} and end > first):
             for inside in range(end - column):
                 for lane in range(last - first):
                     beyond = column + inside - first - lane
-                    if (beyond > 0) if half == _LOWER else (beyond < 0):
+                    if (beyond < 0) if half == _UPPER else (beyond > 0):
                         strip[inside, lane] = np.float32(0.0)
+                    elif beyond == 0 and half == _TWICE:
+                        strip[inside, lane] *= np.float32(0.5)
         for pair in range((end - column) // 2):
             words = panel[(column - start) // 2 + pair]
             for lane in range(PANEL):
@@ -119,6 +134,7 @@ def _multiply_panel(
 
 _KINDS: Any = types
 _WORDS = _KINDS.Array(_KINDS.uint32, 2, "A")
+_ROWS = _KINDS.Array(_KINDS.float32, 2, "C")
 
 
 @numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
@@ -148,3 +164,51 @@ def _multiply(
                 if panel < panels:
                     place = (top + above, min(top + above + height, bottom), start, min(start + DEPTH, depth))
                     _multiply_panel(sums, (left, right), place, panel * PANEL, factor, form)
+
+
+@numba.njit(cache=True, nogil=True)
+def _panel_form(left: Floats, words: Words, right: Floats, place: Four) -> float:
+    """Returns what PANEL columns of the lower half, from place's third number on, add for some rows."""
+    top, bottom, column, wide = place
+    tile, sums = np.empty((ROWS, PANEL), dtype=np.float32), np.zeros(PANEL, dtype=np.float32)
+    step, depth = words.strides[0] // ITEM_BYTES, column + wide
+    total = 0.0
+    for start in range(0, depth, DEPTH):
+        stop = min(start + DEPTH, depth)
+        panel = np.empty(((stop - start) // 2, PANEL), dtype=np.uint32)
+        _pack(right, _TWICE, (column, column + wide, start, stop), panel)
+        for row in range(top, bottom, ROWS):
+            count = min(ROWS, bottom - row)
+            places = (row * step + start // 2, step, count, 0, (stop - start) // 2, 0, PANEL)
+            sum_tile(words, panel, tile, places, np.float32(2.0), True)
+            for inside in range(count):
+                line, own = left[row + inside, column : column + wide], tile[inside]
+                for lane in range(line.shape[0]):
+                    sums[lane] += line[lane] * own[lane]
+        for lane in range(wide):
+            total += sums[lane]
+            sums[lane] = np.float32(0.0)
+    return total
+
+
+@numba.njit(  # type: ignore[untyped-decorator]  # its kinds are untyped
+    _KINDS.float64(_ROWS, _WORDS, VIEW, _KINDS.intp), parallel=True, cache=True, nogil=True
+)
+def _quadratic_form(left: Floats, words: Words, right: Floats, threads: int) -> float:
+    rows, width = left.shape
+    panels = (width + PANEL - 1) // PANEL
+    units = panels * ((rows + FORM_ROWS - 1) // FORM_ROWS)
+    turns = (units + threads - 1) // threads
+    parts = np.zeros(units, dtype=np.float64)
+    for number in numba.prange(turns * threads):
+        place_number = int(np.intp(number))
+        # Wider panels have more work: each thread takes some of either kind.
+        unit = place_number % turns * threads + place_number // turns
+        if unit < units:
+            top, column = unit // panels * FORM_ROWS, unit % panels * PANEL
+            place = (top, min(top + FORM_ROWS, rows), column, min(PANEL, width - column))
+            parts[unit] = _panel_form(left, words, right, place)
+    total = 0.0
+    for unit in range(units):
+        total += parts[unit]
+    return total

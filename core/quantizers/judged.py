@@ -16,7 +16,7 @@ def judged(
     W_OI: torch.Tensor, weight: QuantizedWeight, statistics: InputStatistics, warnings: tuple[str, ...] = ()
 ) -> SolvedLinear:
     """Returns a weight with its losses on the calibration inputs; W float32, warnings beside those of the inputs."""
-    loss = quadratic_loss(W_OI - weight.dequantize(), statistics.hessian_II)
+    loss = quadratic_loss(weight.dequantize().sub_(W_OI), statistics.hessian_II)
     energy = quadratic_loss(W_OI, statistics.hessian_II)  # the outputs' own mean square
     return SolvedLinear(
         weight=weight,

@@ -67,16 +67,18 @@ def best_scale_and_zero(
     return run(W_OGS, cost_GS, scales_OGK, zeros_OG, top_code)
 
 
-def slopes_and_bends(
-    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the sums of levels · gradient and of levels · image over the inputs, float32 [O] each."""
-    run = reference.slopes_and_bends
-    if levels_OS.device.type == "cpu" and trouble() is None:
+def step_scales(columns: RefinedColumns, gradient_OS: torch.Tensor, image_OS: torch.Tensor) -> torch.Tensor:
+    """Moves a group's scales to their least-squares values, the codes fixed, where that is a gain.
+
+    gradient_OS = (W_hat - T) H and image_OS = levels · H, float32. `columns.scales_O` moves in place, to float16 values
+    of the same sign; returns by how much, float32 [O].
+    """
+    run = reference.step_scales
+    if gradient_OS.device.type == "cpu" and trouble() is None:
         from core.kernels import numba_refine  # noqa: PLC0415 - Numba may be missing
 
-        run = numba_refine.slopes_and_bends
-    return run(levels_OS, gradient_OS, image_OS)
+        run = numba_refine.step_scales
+    return run(columns, gradient_OS, image_OS)
 
 
 def refine_codes(

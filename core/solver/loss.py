@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from core.kernels.halves import Half, Halves
 from core.profile import Work, span
-from core.solver.multiplication import rounded, times_elementwise, times_transposed
+from core.solver.multiplication import quadratic_form, times_elementwise
 
 
 @span(Work.LOSS)
 def quadratic_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
     """Returns tr(D H Dᵀ): with D = W - W_hat the mean squared change of the outputs, summed over them.
 
-    H is symmetric: what lies below its diagonal counts for what lies above it too.
+    H is symmetric. Rounding to bfloat16 moves the loss of a few weights by a thousandth, of a linear by far less.
     """
-    below_OI = times_transposed(rounded(D_OI), H_II, Work.LOSS, factor=2.0, halves=Halves(right=Half.LOWER))
-    return times_elementwise(below_OI.addcmul_(D_OI, H_II.diagonal(), value=-1), D_OI)
+    return quadratic_form(D_OI, H_II, Work.LOSS)
 
 
 class TargetLoss:

@@ -1,7 +1,7 @@
 """The solver's products: left · rightᵀ into new memory, or into and onto a view, of whole matrices and of triangles.
 
-On a CPU with wide vectors they run in `numba_float32`; elsewhere, and in other dtypes, torch multiplies, triangles in
-a few parts so that little of their other half takes part.
+On a CPU with wide vectors they run in `numba_float32` or, `rounded` to bfloat16, in `numba_rounded`; elsewhere, and in
+other dtypes, torch multiplies, triangles in a few parts so that little of their other half takes part.
 
 Legend: O rows of the left side, J rows of the right, I columns of both.
 """
@@ -63,12 +63,27 @@ def add_product(
 
 
 def rounded(left_OI: torch.Tensor) -> torch.Tensor:
-    """Returns a float32 left side in bfloat16 where products are faster so, which round the right side too.
+    """Returns a left side in bfloat16: in its products with float32 right sides these are rounded as well.
 
-    That is on a CPU that has an instruction for them, in rows of an even width; else the same tensor is returned.
+    So they are wherever the product is computed, at twice the rate of float32 where the CPU has an instruction for it.
     """
-    empty = left_OI.new_empty(0, dtype=torch.bfloat16)
-    return left_OI.bfloat16() if multiplies(empty, torch.bfloat16) and left_OI.shape[1] % 2 == 0 else left_OI
+    return left_OI.bfloat16()
+
+
+def quadratic_form(left_OI: torch.Tensor, H_II: torch.Tensor, work: Work) -> float:
+    """Returns tr(A H Aᵀ) for A float32, in one of whose places it is `rounded`, as H is.
+
+    H is symmetric: what lies below its diagonal counts for what lies above it too.
+    """
+    rounded_OI = rounded(left_OI)
+    if multiplies(rounded_OI, torch.bfloat16) and left_OI.shape[1] % 2 == 0 and left_OI.numel():
+        from core.kernels import numba_rounded  # noqa: PLC0415 - Numba may be missing
+
+        count(work, operations=float(left_OI.numel()) * left_OI.shape[1], dtype="bfloat16")
+        return numba_rounded.quadratic_form(left_OI, rounded_OI, H_II)
+    twice_OI = times_transposed(rounded_OI, H_II, work, factor=2.0, halves=Halves(right=Half.LOWER))
+    twice_OI.addcmul_(rounded_OI.float(), H_II.diagonal().bfloat16().float(), value=-1)
+    return times_elementwise(twice_OI, left_OI)
 
 
 def times_elementwise(left_OI: torch.Tensor, right_OI: torch.Tensor) -> float:
@@ -92,11 +107,13 @@ def _multiply(
         sums_OJ.zero_()
     if not left_OI.numel() or not right_JI.numel():
         return
-    if left_OI.dtype is torch.bfloat16:
-        from core.kernels import numba_rounded  # noqa: PLC0415 - Numba may be missing
+    if left_OI.dtype is torch.bfloat16 and right_JI.dtype is torch.float32:
+        if multiplies(left_OI, torch.bfloat16) and left_OI.shape[1] % 2 == 0:
+            from core.kernels import numba_rounded  # noqa: PLC0415 - Numba may be missing
 
-        numba_rounded.multiply(sums_OJ, left_OI, right_JI, factor=factor, adds=adds, half=halves.right)
-        return
+            numba_rounded.multiply(sums_OJ, left_OI, right_JI, factor=factor, adds=adds, half=halves.right)
+            return
+        left_OI, right_JI = left_OI.float(), right_JI.bfloat16().float()
     if multiplies(sums_OJ, torch.float32):
         from core.kernels import numba_float32  # noqa: PLC0415 - Numba may be missing
 

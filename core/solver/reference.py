@@ -68,11 +68,16 @@ def _downhill(
         zero_OG1 = zero_OG1 + up_OG1.float() - down_OG1.float()
 
 
-def slopes_and_bends(
-    levels_OS: torch.Tensor, gradient_OS: torch.Tensor, image_OS: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns two sums of products; same contract as the kernel's."""
-    return (levels_OS * gradient_OS).sum(dim=1), (levels_OS * image_OS).sum(dim=1)
+def step_scales(columns: RefinedColumns, gradient_OS: torch.Tensor, image_OS: torch.Tensor) -> torch.Tensor:
+    """Moves scales to their least-squares values; same contract as the kernel's."""
+    slope_O, bend_O = ((columns.levels_OC * factor_OS).sum(dim=1) for factor_OS in (gradient_OS, image_OS))
+    scale_O = (columns.scales_O - slope_O / bend_O).half().float()
+    step_O = scale_O - columns.scales_O
+    better_O = (bend_O > 0) & torch.isfinite(scale_O) & (scale_O * columns.scales_O > 0)
+    better_O &= 2 * step_O * slope_O + step_O.square() * bend_O < 0
+    step_O = torch.where(better_O, step_O, 0.0)
+    columns.scales_O.add_(step_O)
+    return step_O
 
 
 def refine_codes(

@@ -52,11 +52,11 @@ def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.
         inputs = torch.argsort(weight.g_idx_I, stable=True)
         damped_II = damped_II[inputs][:, inputs]
     codes_OI = weight.codes_OI.float()
-    difference_OI = (weight.dequantize() - target_OI)[:, inputs]
+    difference_OI = weight.dequantize().sub_(target_OI)[:, inputs]
     every = rows = _Rows(
         difference_OI=difference_OI,
         rounded_OI=rounded(difference_OI),
-        ahead_OI=torch.zeros_like(difference_OI),
+        ahead_OI=torch.empty_like(difference_OI),
         codes_OI=codes_OI[:, inputs],
         scales_OG=weight.scales_OG.float(),
         zeros_OG=weight.zeros_OG.float(),
@@ -142,7 +142,7 @@ class _Sweeps:
 
     def look_ahead(self, rows: _Rows) -> None:
         """Makes rows ready for a round that goes forth."""
-        for band in self._bands[:-1]:
+        for band in self._bands:
             later = slice(band.stop, None)
             multiply_into(rows.ahead_OI[:, band], rows.rounded_OI[:, later], self._H_II[band, later], Work.REFINE)
 
@@ -157,8 +157,7 @@ class _Sweeps:
             groups = range(band.start // self._size, band.stop // self._size)
             for group in groups if forth else reversed(groups):
                 self._refine_in(band, group, rows, gradient_OB, moved_O)
-            if rows.rounded_OI is not rows.difference_OI:
-                rows.rounded_OI[:, band] = rows.difference_OI[:, band]
+            rows.rounded_OI[:, band] = rows.difference_OI[:, band]
         return moved_O
 
     def _refine_in(
@@ -183,10 +182,8 @@ class _Sweeps:
 def _refine_group(columns: RefinedColumns, gradient_OS: torch.Tensor, H_SS: torch.Tensor, top_code: int) -> None:
     """Moves a group's scale, then its codes; gradient_OS is overwritten."""
     size = H_SS.shape[0]
-    levels_OS = columns.levels_OC
-    image_OS = times_transposed(levels_OS, H_SS, Work.REFINE)
-    step_O = _scale_step(*kernels.slopes_and_bends(levels_OS, gradient_OS, image_OS), columns.scales_O)
-    columns.scales_O.add_(step_O)
+    image_OS = times_transposed(columns.levels_OC, H_SS, Work.REFINE)
+    step_O = kernels.step_scales(columns, gradient_OS, image_OS)
     for start in range(0, size, UPDATE_COLUMNS):
         part = slice(start, min(start + UPDATE_COLUMNS, size))
         moves_OC = kernels.refine_codes(
@@ -222,15 +219,3 @@ def _zero_step(rows: _Rows, group: int, gradient_OS: torch.Tensor, H_SS: torch.T
     codes_OS.copy_(best_OS)
     zeros_O1.copy_(best_O1)
     return moved_OS
-
-
-def _scale_step(slope_O: torch.Tensor, bend_O: torch.Tensor, scales_O: torch.Tensor) -> torch.Tensor:
-    """Returns what takes each scale to its least-squares value, 0 where that is no gain.
-
-    slope_O: of the loss by the scale, half of it. bend_O: of that by the scale once more.
-    """
-    scale_O = (scales_O - slope_O / bend_O).half().float()
-    step_O = scale_O - scales_O
-    better_O = (bend_O > 0) & torch.isfinite(scale_O) & (scale_O * scales_O > 0)
-    better_O &= 2 * step_O * slope_O + step_O.square() * bend_O < 0
-    return torch.where(better_O, step_O, 0.0)

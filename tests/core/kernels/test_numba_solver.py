@@ -67,12 +67,37 @@ def test_the_code_refinement_kernel_equals_the_reference(bits: int, width: int) 
     assert float(results[0].max()) <= grid.top_code(bits)
 
 
-@pytest.mark.parametrize("width", [1, 64, 130])
-def test_the_sums_for_a_scale_equal_the_reference(width: int) -> None:
-    """Whatever is left over beside whole lanes, of views as well."""
-    levels, gradient, image = (random_weight(9, width + 1, seed=seed)[:, 1:] for seed in range(3))
-    found = numba_refine.slopes_and_bends(levels, gradient, image)
-    torch.testing.assert_close(found, reference.slopes_and_bends(levels, gradient, image))
+@pytest.mark.parametrize("width", [1, 17, 130])
+def test_the_scale_kernel_equals_the_reference(width: int) -> None:
+    """Scales of either sign move alike, and stay where their codes want no or the other sign; of views as well."""
+    target_OC, H_CC = random_weight(69, width), hessian_of(correlated_inputs(300, width))
+    weight = round_to_nearest(target_OC, bits=3, group_size=width, sym=True)
+    codes_OI, difference_OI = torch.zeros(69, width + 1), torch.zeros(69, width + 1)
+    found = []
+    for run in (numba_refine.step_scales, reference.step_scales):
+        columns = RefinedColumns(
+            codes_OC=codes_OI[:, 1:],
+            difference_OC=difference_OI[:, 1:],
+            zeros_O=weight.zeros_OG[:, 0].float(),
+            scales_O=weight.scales_OG[:, 0].float(),
+            moved_O=torch.zeros(69, dtype=torch.bool),
+        )
+        columns.codes_OC.copy_(weight.codes_OI)
+        columns.codes_OC[:5] = 4  # no level at all
+        columns.codes_OC[5:10] = 7 - columns.codes_OC[5:10]
+        columns.difference_OC.copy_(columns.scales_O[:, None] * columns.levels_OC - target_OC)
+        columns.difference_OC[10] = torch.inf
+        gradient_OC, image_OC = columns.difference_OC @ H_CC, columns.levels_OC @ H_CC
+        before_O = columns.scales_O.clone()
+        step_O = run(columns, gradient_OC, image_OC)
+        assert torch.equal(columns.scales_O, before_O + step_O)
+        assert torch.equal(columns.scales_O, columns.scales_O.half().float())
+        assert not bool(step_O[:5].any())
+        assert not bool(step_O[10])
+        found.append(step_O)
+    assert float((found[0] == found[1]).float().mean()) > 0.95
+    torch.testing.assert_close(found[0], found[1], rtol=0.01, atol=1e-3)
+    assert float((found[0] != 0).float().mean()) > 0.3
 
 
 @pytest.mark.parametrize("bits", [2, 4])
