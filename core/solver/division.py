@@ -14,7 +14,7 @@ from core.blocking import LEAF_COLUMNS
 from core.kernels.halves import Half, Halves
 from core.profile import Work
 from core.solver.factor import halves_of, invert_leaf
-from core.solver.multiplication import add_product, times_transposed
+from core.solver.multiplication import add_product, rounded, times_transposed
 
 
 def factor_in_place(A_II: torch.Tensor) -> bool:
@@ -43,7 +43,7 @@ def _divide_by_transposed(A_OI: torch.Tensor, divisor_II: torch.Tensor) -> None:
     first, above, second = halves_of(divisor_II)
     early_OI, late_OI = A_OI[:, : first.shape[0]], A_OI[:, first.shape[0] :]
     _divide_by_transposed(late_OI, second)
-    add_product(early_OI, late_OI, above, Work.TARGET, factor=-1.0)
+    add_product(early_OI, rounded(late_OI), above, Work.TARGET, factor=-1.0)
     _divide_by_transposed(early_OI, first)
 
 
@@ -55,5 +55,5 @@ def _divide_by(A_OI: torch.Tensor, divisor_II: torch.Tensor) -> None:
     first, above, second = halves_of(divisor_II)
     early_OI, late_OI = A_OI[:, : first.shape[0]], A_OI[:, first.shape[0] :]
     _divide_by(early_OI, first)
-    add_product(late_OI, early_OI, above.T, Work.TARGET, factor=-1.0)
+    add_product(late_OI, rounded(early_OI), above.T, Work.TARGET, factor=-1.0)
     _divide_by(late_OI, second)
