@@ -41,12 +41,12 @@ def multiply(
 ) -> None:
     """Writes, or adds, factor · left · rightᵀ.
 
-    left: bfloat16, rows of an even number of columns that lie at an even place. The others: float32 of any strides,
-    the sums apart from the sides. half: what counts of a square right side.
+    left: bfloat16, of an even number of columns. The others: float32 of any strides, the sums apart from the sides.
+    half: what counts of a square right side.
     """
     _multiply(
         sums_IJ.numpy(),
-        left_IK.view(torch.int32).numpy().view(np.uint32),
+        _words(left_IK),
         right_JK.numpy(),
         np.float32(factor),
         (int(adds), int(half)),
@@ -59,8 +59,16 @@ def quadratic_form(left_IK: torch.Tensor, rounded_IK: torch.Tensor, H_KK: torch.
 
     rounded: the left side in bfloat16, of an even width. No product is written.
     """
-    words = rounded_IK.view(torch.int32).numpy().view(np.uint32)
-    return float(_quadratic_form(left_IK.contiguous().numpy(), words, H_KK.numpy(), numba.get_num_threads()))
+    form = _quadratic_form(left_IK.contiguous().numpy(), _words(rounded_IK), H_KK.numpy(), numba.get_num_threads())
+    return float(form)
+
+
+def _words(rounded_IK: torch.Tensor) -> Words:
+    """Returns each two neighbours of a row as one number, where they lie if that is possible."""
+    if rounded_IK.stride(1) != 1 or rounded_IK.stride(0) % 2 or rounded_IK.storage_offset() % 2:
+        rounded_IK = rounded_IK.contiguous()
+    words: Words = rounded_IK.view(torch.int32).numpy().view(np.uint32)
+    return words
 
 
 @numba.njit(cache=True, nogil=True)
@@ -172,7 +180,7 @@ def _panel_form(left: Floats, words: Words, right: Floats, place: Four) -> float
     top, bottom, column, wide = place
     tile, sums = np.empty((ROWS, PANEL), dtype=np.float32), np.zeros(PANEL, dtype=np.float32)
     step, depth = words.strides[0] // ITEM_BYTES, column + wide
-    total = 0.0
+    begins, total = True, 0.0
     for start in range(0, depth, DEPTH):
         stop = min(start + DEPTH, depth)
         panel = np.empty(((stop - start) // 2, PANEL), dtype=np.uint32)
@@ -180,7 +188,7 @@ def _panel_form(left: Floats, words: Words, right: Floats, place: Four) -> float
         for row in range(top, bottom, ROWS):
             count = min(ROWS, bottom - row)
             places = (row * step + start // 2, step, count, 0, (stop - start) // 2, 0, PANEL)
-            sum_tile(words, panel, tile, places, np.float32(2.0), True)
+            sum_tile(words, panel, tile, places, np.float32(2.0), begins)
             for inside in range(count):
                 line, own = left[row + inside, column : column + wide], tile[inside]
                 for lane in range(line.shape[0]):

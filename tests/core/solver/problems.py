@@ -31,6 +31,16 @@ def hessian_of(X: torch.Tensor) -> torch.Tensor:
     return accumulator.finish().hessian_II
 
 
+def exact_loss(D_OI: torch.Tensor, H_II: torch.Tensor) -> float:
+    """Returns tr(D H Dᵀ) without rounding."""
+    return float((D_OI.double() @ H_II.double()).mul_(D_OI).sum())
+
+
+def relative_distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns ‖found - expected‖ / ‖expected‖."""
+    return float((found.double() - expected).norm() / expected.double().norm())
+
+
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets torch multiply, and small triangles in parts as large ones."""
     monkeypatch.setattr("core.solver.multiplication.multiplies", lambda *_: False)

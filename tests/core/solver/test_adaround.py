@@ -12,9 +12,8 @@ from core.solver import grid
 from core.solver.adaround import Schedule, learn_rounding
 from core.solver.clip import best_rows, clipped_grid
 from core.solver.hessian import HessianAccumulator, InputStatistics
-from core.solver.loss import quadratic_loss
 from core.solver.rtn import round_on, round_to_nearest
-from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
+from tests.core.solver.problems import correlated_inputs, exact_loss, hessian_of, random_weight
 
 FAST = Schedule(iterations=60, learning_rate=0.1, warm_start=0.1)
 
@@ -41,10 +40,10 @@ def test_the_loss_is_below_that_of_rounding(bits: int, sym: bool, clip_search: b
     rounded = round_to_nearest(W_OI, bits=bits, group_size=16, sym=sym)
     H_II = statistics.hessian_II
     for row in range(24):
-        learned = quadratic_loss((solved.weight.dequantize() - W_OI)[row : row + 1], H_II)
-        assert learned <= quadratic_loss((rounded.dequantize() - W_OI)[row : row + 1], H_II) * (1 + 1e-5)
+        learned = exact_loss((solved.weight.dequantize() - W_OI)[row : row + 1], H_II)
+        assert learned <= exact_loss((rounded.dequantize() - W_OI)[row : row + 1], H_II) * (1 + 1e-5)
     assert solved.loss is not None
-    assert solved.loss < 0.9 * quadratic_loss(rounded.dequantize() - W_OI, H_II)
+    assert solved.loss < 0.9 * exact_loss(rounded.dequantize() - W_OI, H_II)
 
 
 def test_with_an_isotropic_hessian_it_is_rounding() -> None:

@@ -7,9 +7,8 @@ from core.configs import AWQConfig
 from core.quantizers.awq import AWQQuantizer
 from core.solver.channels import exact_exponents, search_exponents
 from core.solver.hessian import HessianAccumulator, InputStatistics
-from core.solver.loss import quadratic_loss
 from core.solver.rtn import round_to_nearest
-from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
+from tests.core.solver.problems import correlated_inputs, exact_loss, hessian_of, random_weight
 
 
 def _uneven(width: int = 64) -> torch.Tensor:
@@ -33,7 +32,7 @@ def test_scaled_channels_beat_rounding() -> None:
     exponents_I, alpha = search_exponents([W_OI], H_II, 20, _whole, _rounded)
     scaled = torch.ldexp(_rounded(torch.ldexp(W_OI, exponents_I)), -exponents_I)
     assert alpha > 0
-    assert quadratic_loss(scaled - W_OI, H_II) < 0.85 * quadratic_loss(_rounded(W_OI) - W_OI, H_II)
+    assert exact_loss(scaled - W_OI, H_II) < 0.85 * exact_loss(_rounded(W_OI) - W_OI, H_II)
 
 
 def test_linears_behind_one_input_share_their_scales() -> None:

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from core.solver.division import divide, factor_in_place
-from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight, small_parts
+from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight, relative_distance, small_parts
+
+# What rounding both sides of the products to bfloat16 comes to under these Hessians.
+ROUNDING = 0.01
 
 
 @pytest.mark.parametrize("parts", [False, True])
@@ -18,7 +21,7 @@ def test_dividing_undoes_multiplying(monkeypatch: pytest.MonkeyPatch, width: int
     divided_OI = (A_OI.double() @ damped_II.double()).float()
     assert factor_in_place(damped_II)
     divide(divided_OI, damped_II)
-    torch.testing.assert_close(divided_OI, A_OI, rtol=1e-3, atol=1e-4)
+    assert relative_distance(divided_OI, A_OI) < ROUNDING
 
 
 @pytest.mark.parametrize("width", [3, 400])
@@ -38,5 +41,5 @@ def test_what_lies_beside_the_columns_stays() -> None:
     expected = torch.linalg.solve(damped_II.double(), before[:, 2:-2].double().T).T
     assert factor_in_place(damped_II)
     divide(around[:, 2:-2], damped_II)
-    torch.testing.assert_close(around[:, 2:-2].double(), expected, rtol=1e-3, atol=1e-4)
+    assert relative_distance(around[:, 2:-2], expected) < ROUNDING
     assert torch.equal(around[:, [0, 1, -2, -1]], before[:, [0, 1, -2, -1]])

@@ -6,10 +6,9 @@ import torch
 from core.configs import GPTQConfig, Order, ScaleSearch
 from core.solver import grid
 from core.solver.gptq import prepare_set, solve
-from core.solver.loss import quadratic_loss
 from core.solver.rtn import round_to_nearest
 from core.weights import QuantizedWeight
-from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
+from tests.core.solver.problems import correlated_inputs, exact_loss, hessian_of, random_weight
 
 ORDERS = list(Order)
 
@@ -28,7 +27,7 @@ def test_gptq_loses_on_weights_and_wins_on_outputs(bits: int, order: Order) -> N
     solved = _solve(W_OI, H_II, bits=bits, order=order, scale_search="minmax").dequantize()
     rounded = round_to_nearest(W_OI, bits=bits, group_size=16, sym=True).dequantize()
     assert float((solved - W_OI).square().sum()) > float((rounded - W_OI).square().sum())
-    assert quadratic_loss(solved - W_OI, H_II) < 0.9 * quadratic_loss(rounded - W_OI, H_II)
+    assert exact_loss(solved - W_OI, H_II) < 0.9 * exact_loss(rounded - W_OI, H_II)
     outputs = [((Q - W_OI) @ X_NI.T).square().sum() for Q in (solved, rounded)]
     assert float(outputs[0]) < 0.9 * float(outputs[1])
 
@@ -93,14 +92,14 @@ def test_the_residuals_add_up_to_the_damped_loss(order: Order) -> None:
     solution = solve(W_OI, prepare_set(H_II, config), config)
     difference = W_OI - solution.weight.dequantize()
     damped = H_II + 0.02 * H_II.diagonal().mean() * torch.eye(64)
-    assert solution.damped_loss == pytest.approx(quadratic_loss(difference, damped), rel=1e-3)
+    assert solution.damped_loss == pytest.approx(exact_loss(difference, damped), rel=1e-3)
 
 
 def test_searched_scales_beat_minmax_on_outputs() -> None:
     """Choosing scales by their curvature-weighted cost lowers the loss that counts, at 3 bits by a margin."""
     W_OI, H_II = random_weight(64, 64), hessian_of(correlated_inputs(800, 64))
     losses = {
-        search: quadratic_loss(_solve(W_OI, H_II, bits=3, scale_search=search).dequantize() - W_OI, H_II)
+        search: exact_loss(_solve(W_OI, H_II, bits=3, scale_search=search).dequantize() - W_OI, H_II)
         for search in ScaleSearch
     }
     assert losses[ScaleSearch.CURVATURE] < 0.95 * losses[ScaleSearch.MINMAX]

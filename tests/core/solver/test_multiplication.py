@@ -16,6 +16,8 @@ from core.solver.multiplication import (
     multiply_into,
     parts_of,
     product_rates,
+    quadratic_form,
+    rounded,
     times_transposed,
 )
 from tests.core.solver.problems import random_weight, small_parts
@@ -76,6 +78,44 @@ def test_views_are_multiplied_as_they_lie(
 
 
 @pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("half", list(Half))
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth"),
+    [(1, 1, 1), (6, 64, 64), (7, 65, 18), (50, 200, 200), (2030, 70, 70), (20, 1602, 1602)],
+)
+def test_rounded_products_round_both_sides_and_no_sum(
+    by: str, rows: int, columns: int, depth: int, half: Half, adds: bool
+) -> None:
+    """To bfloat16, by whoever multiplies; of views that lie anywhere, and of a half of the right side."""
+    del by
+    columns = columns if half is Half.ALL else depth
+    left = rounded(random_weight(rows, 2 * depth))[:, depth : 2 * depth]
+    right = random_weight(depth, 2 * columns).T[:columns]
+    around = random_weight(rows + 2, columns + 3)
+    expected = around.double()
+    expected[1:-1, 2:-1] *= adds
+    expected[1:-1, 2:-1] -= 1.5 * left.double() @ TAKE[half](right.bfloat16()).double().T
+    run = add_product if adds else multiply_into
+    halves = Halves(right=half)
+    run(around[1:-1, 2:-1], left, _without_other_half(right, half), Work.LOSS, factor=-1.5, halves=halves)
+    torch.testing.assert_close(around.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0, 6])
+def test_rounded_products_of_nothing_are_nothing(by: str, depth: int) -> None:
+    """Where there is no column the sums are 0, or stay; where there is no row nothing is asked."""
+    del by
+    sums = random_weight(3, 5)
+    left, right = rounded(random_weight(3, depth)[:, :0]), random_weight(5, depth)[:, :0]
+    before = sums.clone()
+    add_product(sums, left, right, Work.LOSS)
+    assert torch.equal(sums, before)
+    multiply_into(sums, left, right, Work.LOSS)
+    assert not bool(sums.any())
+    assert times_transposed(left[:0], right, Work.LOSS).shape == (0, 5)
+
+
+@pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("other", [5, 130])
 @pytest.mark.parametrize("width", [1, 63, 131, 1603])
 @pytest.mark.parametrize("halves", HALVES)
@@ -115,7 +155,9 @@ def test_the_sums_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for count in (1, threads):
             numba.set_num_threads(count)
-            found.append(times_transposed(left, right, Work.LOSS))
+            products = [times_transposed(side, right, Work.LOSS) for side in (left, rounded(left))]
+            form = quadratic_form(left, right.T[:, :200] @ left[:200], Work.LOSS)
+            found.append(torch.cat([*products, torch.full((1, 200), form)]))
     finally:
         numba.set_num_threads(threads)
     assert torch.equal(*found)

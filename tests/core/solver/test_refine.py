@@ -9,16 +9,15 @@ import torch
 from core.configs import GPTQConfig, Order
 from core.solver.gptq import prepare_set, solve
 from core.solver.grid import encode
-from core.solver.loss import quadratic_loss
 from core.solver.refine import refine
 from core.solver.rtn import round_to_nearest
 from core.weights import QuantizedWeight
-from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
+from tests.core.solver.problems import correlated_inputs, exact_loss, hessian_of, random_weight
 
 
 def _loss(weight: QuantizedWeight, target_OI: torch.Tensor, H_II: torch.Tensor, damp: float) -> float:
     damped_II = H_II + damp * torch.eye(H_II.shape[0])
-    return quadratic_loss(weight.dequantize() - target_OI, damped_II)
+    return exact_loss(weight.dequantize() - target_OI, damped_II)
 
 
 @pytest.mark.parametrize("order", [Order.DESC_ACT, Order.DESC_ACT_STATIC])
