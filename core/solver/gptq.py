@@ -102,24 +102,21 @@ def solve(
     every earlier column's residual has been applied.
     """
     solver = _ColumnSolver(W_OI, prepared, config)
-    for start, stop in _updates(prepared.order, fixed=config.order.fixes_groups, update=update):
-        solver.advance(start, stop)
+    width = prepared.order.inputs_I.shape[0]
+    stretch = width if config.order.fixes_groups else prepared.order.group_size
+    for first in range(0, width, stretch):
+        solver.begin(first, min(first + stretch, width))
+        for start in range(first, min(first + stretch, width), update):
+            solver.advance(first, start, min(start + update, first + stretch, width))
     return solver.solution()
 
 
-def _updates(order: SolveOrder, *, fixed: bool, update: int) -> list[tuple[int, int]]:
-    """Returns column ranges no wider than `update`; unless groups are fixed, none crosses a group's border."""
-    width = order.inputs_I.shape[0]
-    span = width if fixed else order.group_size
-    return [
-        (start, min(start + update, border + span, width))
-        for border in range(0, width, span)
-        for start in range(border, min(border + span, width), update)
-    ]
-
-
 class _ColumnSolver:
-    """The state of one solve: live weights, grid, codes, all in the order of solving."""
+    """The state of one solve: live weights, grid, codes, all in the order of solving.
+
+    Solved columns leave their residuals where their weights were; columns to the right fetch them when they are due, so
+    that each is written once and not after every update to its left.
+    """
 
     def __init__(self, W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig) -> None:
         self._config = config
@@ -128,7 +125,6 @@ class _ColumnSolver:
         self._cost_I = _costs(prepared, config.scale_search)
         self._W_OI = torch.index_select(W_OI.float(), 1, self._order.inputs_I)
         self._codes_OI = torch.empty(self._W_OI.shape, dtype=torch.uint8, device=W_OI.device)
-        self._damped_loss = 0.0
         groups = self._W_OI.shape[1] // self._order.group_size
         shape = (self._W_OI.shape[0], groups)
         self._scales_OG = torch.empty(shape, device=W_OI.device)
@@ -136,22 +132,28 @@ class _ColumnSolver:
         if config.order.fixes_groups:
             self._fit_all_groups(W_OI.float())
 
-    def advance(self, start: int, stop: int) -> None:
-        """Solves columns start to stop and applies their residuals to all columns after stop."""
-        size = self._order.group_size
-        if not self._config.order.fixes_groups and start % size == 0:
-            self._fit_live_group(start)
+    def begin(self, first: int, stop: int) -> None:
+        """Makes columns ready that get their scales together: from the first one's weights, unless all have theirs."""
+        self._fetch(0, first, stop)
+        if not self._config.order.fixes_groups:
+            self._fit_live_group(first)
+
+    def advance(self, first: int, start: int, stop: int) -> None:
+        """Solves columns start to stop, which `begin` made ready together with those from `first` on."""
+        self._fetch(first, start, stop)
         group_C = self._order.group_I[start:stop]
-        codes_OC, residuals_OC = kernels.solve_columns(
+        self._codes_OI[:, start:stop], self._W_OI[:, start:stop] = kernels.solve_columns(
             self._W_OI[:, start:stop].contiguous(),
             self._U_II[start:stop, start:stop].contiguous(),
             torch.index_select(self._scales_OG, 1, group_C),
             torch.index_select(self._zeros_OG, 1, group_C),
             grid.top_code(self._config.bits),
         )
-        self._codes_OI[:, start:stop] = codes_OC
-        self._damped_loss += times_elementwise(residuals_OC, residuals_OC)
-        add_product(self._W_OI[:, stop:], residuals_OC, self._U_II[start:stop, stop:].T, Work.SOLVE, factor=-1.0)
+
+    def _fetch(self, first: int, start: int, stop: int) -> None:
+        """Applies the residuals of columns first to start to those from there to stop."""
+        residuals_OC, U_CJ = self._W_OI[:, first:start], self._U_II[first:start, start:stop]
+        add_product(self._W_OI[:, start:stop], residuals_OC, U_CJ.T, Work.SOLVE, factor=-1.0)
 
     def solution(self) -> GPTQSolution:
         """Returns the codes in the checkpoint's order."""
@@ -166,7 +168,7 @@ class _ColumnSolver:
             group_size=self._config.group_size,
             sym=self._config.sym,
         )
-        return GPTQSolution(weight=weight, damped_loss=self._damped_loss)
+        return GPTQSolution(weight=weight, damped_loss=times_elementwise(self._W_OI, self._W_OI))
 
     def _fit_all_groups(self, W_OI: torch.Tensor) -> None:
         """Fits every group before the first column, in the checkpoint's layout, as W has it."""
