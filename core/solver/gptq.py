@@ -1,7 +1,10 @@
 """GPTQ (Frantar et al. 2022, arXiv 2210.17323): codes for weights that share one input set, columns solved in order.
 
-With U the upper Cholesky factor of the damped inverse Hessian, column j's residual e_j = (w_j - w_hat_j) / U_jj is
-pushed onto the columns to its right, w_k -= e_j U_jk. The damped loss is then exactly Σ e_j².
+With RRᵀ the damped Hessian, R upper, the damped loss is ‖(W-Ŵ)R‖², and what a column can still do about the columns
+before it is known from their differences alone. The Hessian's inverse, which the paper's form of the algorithm goes by,
+is not needed (Chee et al. 2023, arXiv 2307.13304, theorem 6, show that both are the same). It is in a stretch of
+columns: with U = R⁻¹ of the stretch's square, column j's residual e_j = (w_j - w_hat_j) / U_jj is pushed onto the
+columns to its right, w_k -= e_j U_jk. The damped loss is then exactly Σ e_j².
 
 Legend: O out_features, I in_features, G groups, S inputs in a group, C columns of one update. `column` counts in the
 order of solving, `input` in the order of the checkpoint.
@@ -17,8 +20,9 @@ from core.blocking import UPDATE_COLUMNS
 from core.configs import GPTQConfig, Order, ScaleSearch
 from core.profile import Work, span
 from core.solver import grid, kernels
-from core.solver.factor import InverseFactor, factorize
-from core.solver.multiplication import add_product, times_elementwise
+from core.solver.division import invert
+from core.solver.factor import DampedFactor, factorize
+from core.solver.multiplication import add_product, times_transposed
 from core.weights import QuantizedWeight
 
 
@@ -44,11 +48,16 @@ class SolveOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedSet:
-    """What all linears of one input set share: the order and the factor in that order."""
+    """What all linears of one input set share: the order, the factor in that order, and its squares' inverses.
+
+    inverses: of R's square for each stretch, float32 [C, C], upper. Stretches are groups where scales are taken from
+    live weights. diagonal_I: diag H in the order of solving.
+    """
 
     order: SolveOrder
-    factor: InverseFactor
-    diagonal_I: torch.Tensor  # noqa: N815 - diag H in the order of solving
+    factor: DampedFactor
+    inverses: tuple[torch.Tensor, ...]
+    diagonal_I: torch.Tensor  # noqa: N815 - shapes live in names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +72,14 @@ def prepare_set(H_II: torch.Tensor, config: GPTQConfig) -> PreparedSet:
     """Chooses the order and factorizes once for all linears that share H; raises NumericalError as `factorize`."""
     order = solve_order(H_II.diagonal(), config.order, config.group_size)
     inputs_I = order.inputs_I
-    return PreparedSet(
-        order=order,
-        factor=factorize(H_II, config.damp_percent, inputs_I),
-        diagonal_I=H_II.diagonal()[inputs_I],
-    )
+    factor = factorize(H_II, config.damp_percent, inputs_I)
+    stretch = UPDATE_COLUMNS if config.order.fixes_groups else order.group_size
+    with span(Work.FACTORIZATION):
+        squares = [
+            factor.R_II[first : first + stretch, first : first + stretch] for first in range(0, len(inputs_I), stretch)
+        ]
+        inverses = tuple(invert(square) for square in squares)
+    return PreparedSet(order=order, factor=factor, inverses=inverses, diagonal_I=H_II.diagonal()[inputs_I])
 
 
 def solve_order(diagonal_I: torch.Tensor, order: Order, group_size: int) -> SolveOrder:
@@ -102,26 +114,25 @@ def solve(
     every earlier column's residual has been applied.
     """
     solver = _ColumnSolver(W_OI, prepared, config)
-    width = prepared.order.inputs_I.shape[0]
-    stretch = width if config.order.fixes_groups else prepared.order.group_size
-    for first in range(0, width, stretch):
-        solver.begin(first, min(first + stretch, width))
-        for start in range(first, min(first + stretch, width), update):
-            solver.advance(first, start, min(start + update, first + stretch, width))
+    first = 0
+    for inverse_CC in prepared.inverses:
+        solver.advance(first, inverse_CC, update)
+        first += len(inverse_CC)
     return solver.solution()
 
 
 class _ColumnSolver:
     """The state of one solve: live weights, grid, codes, all in the order of solving.
 
-    Solved columns leave their residuals where their weights were; columns to the right fetch them when they are due, so
-    that each is written once and not after every update to its left.
+    Solved columns leave W - Ŵ where their weights were. Columns to the right ask for it when they are due, so that each
+    is written once and not after every update to its left.
     """
 
     def __init__(self, W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig) -> None:
         self._config = config
         self._order = prepared.order
-        self._U_II = prepared.factor.U_II
+        self._R_II = prepared.factor.R_II
+        self._damped_loss = 0.0
         self._cost_I = _costs(prepared, config.scale_search)
         self._W_OI = torch.index_select(W_OI.float(), 1, self._order.inputs_I)
         self._codes_OI = torch.empty(self._W_OI.shape, dtype=torch.uint8, device=W_OI.device)
@@ -132,28 +143,34 @@ class _ColumnSolver:
         if config.order.fixes_groups:
             self._fit_all_groups(W_OI.float())
 
-    def begin(self, first: int, stop: int) -> None:
-        """Makes columns ready that get their scales together: from the first one's weights, unless all have theirs."""
-        self._fetch(0, first, stop)
+    def advance(self, first: int, inverse_CC: torch.Tensor, update: int) -> None:
+        """Solves a stretch of columns from `first` on, some at a time; inverse_CC: of R's square there."""
+        stop = first + len(inverse_CC)
+        W_OC = self._W_OI[:, first:stop]
+        before_OC = times_transposed(self._W_OI[:, :first], self._R_II[:first, first:stop].T, Work.SOLVE)
+        add_product(W_OC, before_OC, inverse_CC.T, Work.SOLVE)
         if not self._config.order.fixes_groups:
             self._fit_live_group(first)
+        for start in range(first, stop, update):
+            self._update(start, min(start + update, stop), first, inverse_CC)
+        self._damped_loss += float(W_OC.square().sum())
+        W_OC.copy_(times_transposed(W_OC - before_OC, inverse_CC.T, Work.SOLVE))
 
-    def advance(self, first: int, start: int, stop: int) -> None:
-        """Solves columns start to stop, which `begin` made ready together with those from `first` on."""
-        self._fetch(first, start, stop)
+    def _update(self, start: int, stop: int, first: int, U_CC: torch.Tensor) -> None:
+        """Solves columns start to stop of the stretch that begins at `first`; residuals take their weights' place."""
+        own, residuals_OC = slice(start - first, stop - first), self._W_OI[:, first:start]
+        W_OC = self._W_OI[:, start:stop]
+        add_product(W_OC, residuals_OC, U_CC[: start - first, own].T, Work.SOLVE, factor=-1.0)
         group_C = self._order.group_I[start:stop]
-        self._codes_OI[:, start:stop], self._W_OI[:, start:stop] = kernels.solve_columns(
-            self._W_OI[:, start:stop].contiguous(),
-            self._U_II[start:stop, start:stop].contiguous(),
+        codes_OC, residuals_OC = kernels.solve_columns(
+            W_OC.contiguous(),
+            U_CC[own, own].contiguous(),
             torch.index_select(self._scales_OG, 1, group_C),
             torch.index_select(self._zeros_OG, 1, group_C),
             grid.top_code(self._config.bits),
         )
-
-    def _fetch(self, first: int, start: int, stop: int) -> None:
-        """Applies the residuals of columns first to start to those from there to stop."""
-        residuals_OC, U_CJ = self._W_OI[:, first:start], self._U_II[first:start, start:stop]
-        add_product(self._W_OI[:, start:stop], residuals_OC, U_CJ.T, Work.SOLVE, factor=-1.0)
+        self._codes_OI[:, start:stop] = codes_OC
+        W_OC.copy_(residuals_OC)
 
     def solution(self) -> GPTQSolution:
         """Returns the codes in the checkpoint's order."""
@@ -168,7 +185,7 @@ class _ColumnSolver:
             group_size=self._config.group_size,
             sym=self._config.sym,
         )
-        return GPTQSolution(weight=weight, damped_loss=times_elementwise(self._W_OI, self._W_OI))
+        return GPTQSolution(weight=weight, damped_loss=self._damped_loss)
 
     def _fit_all_groups(self, W_OI: torch.Tensor) -> None:
         """Fits every group before the first column, in the checkpoint's layout, as W has it."""
@@ -195,7 +212,7 @@ class _ColumnSolver:
 def _costs(prepared: PreparedSet, search: ScaleSearch) -> torch.Tensor:
     """Returns c_j per column, scaled to mean 1 so that float32 sums keep their digits."""
     if search is ScaleSearch.CURVATURE:
-        cost_I = prepared.factor.U_II.diagonal().square().reciprocal()
+        cost_I = prepared.factor.R_II.diagonal().square()
     else:
         cost_I = prepared.diagonal_I.clone()
     return cost_I / cost_I.mean().clamp(min=torch.finfo(torch.float32).tiny)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.solver.division import factor_in_place
+from core.solver.division import Divisor
 from core.solver.products import FloatRows, PackedRows, RowPacker
 
 MIRROR_COLUMNS = 512
@@ -31,10 +31,10 @@ class Mismatch:
         self.drift_OI = drift_OI
         self._matrix_II = hessian_II
         self._damp: float | None = None
-        self._is_positive = False
+        self._divisor: Divisor | None = None
 
-    def divisor(self, damp: float) -> torch.Tensor | None:
-        """Returns what `core.solver.division` divides by H+λI with; None where that has no Cholesky factor.
+    def divisor(self, damp: float) -> Divisor | None:
+        """Returns what divides by H+λI; None where that has no Cholesky factor.
 
         damp is λ as a fraction of the mean of H's diagonal, and always the same one: ValueError on another.
         """
@@ -42,15 +42,15 @@ class Mismatch:
             self._damp = damp
             diagonal_I = self._matrix_II.diagonal()
             diagonal_I += damp * float(diagonal_I.mean())
-            self._is_positive = factor_in_place(self._matrix_II)
+            self._divisor = Divisor.of(self._matrix_II)
         if damp != self._damp:
             raise ValueError(f"the Hessian was factorized under {self._damp:g} already")
-        return self._matrix_II if self._is_positive else None
+        return self._divisor
 
     def release(self) -> None:
         """Lets go of everything."""
         empty = self.difference_II.new_empty(0)
-        self.difference_II, self._matrix_II, self.drift_OI = empty, empty, None
+        self.difference_II, self._matrix_II, self.drift_OI, self._divisor = empty, empty, None, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 
 from core.profile import Work, span
-from core.solver.division import divide
+from core.solver.division import Divisor
 from core.solver.hessian import Mismatch
 from core.solver.multiplication import rounded, times_transposed
 
@@ -30,11 +30,11 @@ def wanted_change(W_OI: torch.Tensor, mismatch: Mismatch, *, alpha: float, beta:
 
 
 class Target:
-    """W* for weights [O, I] of one input set. divisor_II: of the damped Hessian, see `Mismatch.divisor`."""
+    """W* for weights [O, I] of one input set. divisor: the damped Hessian's, see `Mismatch.divisor`."""
 
-    def __init__(self, mismatch: Mismatch, divisor_II: torch.Tensor, *, alpha: float, beta: float) -> None:
+    def __init__(self, mismatch: Mismatch, divisor: Divisor, *, alpha: float, beta: float) -> None:
         self._mismatch = mismatch
-        self._divisor_II = divisor_II
+        self._divisor = divisor
         self._alpha = alpha
         self._beta = beta
 
@@ -45,14 +45,14 @@ class Target:
         if W_OI.shape[0] > W_OI.shape[1] and (beta == 0 or mismatch.drift_OI is None):
             return times_transposed(rounded(W_OI), self._map_II.T, Work.TARGET, factor=alpha).add_(W_OI)
         wanted_OI = wanted_change(W_OI, mismatch, alpha=alpha, beta=beta)
-        divide(wanted_OI, self._divisor_II)
+        self._divisor.divide(wanted_OI)
         return wanted_OI.add_(W_OI)
 
     @cached_property
     def _map_II(self) -> torch.Tensor:  # noqa: N802 - shapes live in names
         """Returns (G-H) (H+λI)⁻¹."""
         map_II = self._mismatch.difference_II.T.clone(memory_format=torch.contiguous_format)
-        divide(map_II, self._divisor_II)
+        self._divisor.divide(map_II)
         return map_II
 
 
@@ -62,5 +62,5 @@ def mismatch_target(mismatch: Mismatch, *, alpha: float, beta: float, damp: floa
     damp is λ as a fraction of the mean of H's diagonal, see `Mismatch.divisor`.
     """
     with span(Work.TARGET):
-        divisor_II = mismatch.divisor(damp)
-    return None if divisor_II is None else Target(mismatch, divisor_II, alpha=alpha, beta=beta)
+        divisor = mismatch.divisor(damp)
+    return None if divisor is None else Target(mismatch, divisor, alpha=alpha, beta=beta)
