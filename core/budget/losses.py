@@ -45,7 +45,7 @@ def input_metric(hessian_II: torch.Tensor, config: QuantizationConfig) -> InputM
     inputs_I = torch.arange(hessian_II.shape[0])
     if config.order.sorts_columns:
         inputs_I = torch.argsort(hessian_II.diagonal(), descending=True, stable=True)
-    R_II = factorize(hessian_II, config.damp_percent, inputs_I).R_II
+    R_II = factorize(hessian_II, config.damp_percent, inputs_I).divisor.R_II
     cost_I = torch.empty_like(hessian_II.diagonal())
     cost_I[inputs_I] = R_II.diagonal().square()
     return InputMetric(hessian_II=hessian_II, cost_I=cost_I)

@@ -24,7 +24,7 @@ FLOAT32_BYTES: Final = 4
 SHORT_BYTES: Final = 2
 # In matrices of I x I, the Hessian among them, and of O x I. While a Hessian is factorized, without and with a float
 # path beside it (whose own Hessian and difference are there too):
-_FACTORIZING = {False: (2.35, 0.0), True: (3.0, 1.0)}
+_FACTORIZING = {False: (2.1, 0.0), True: (3.0, 1.0)}
 # While targets are made:
 _TARGETING = {False: (0.0, 0.0), True: (3.0, 3.5)}
 # While a linear is solved and judged: its weights, target, codes and what is compared. A linear with no more inputs

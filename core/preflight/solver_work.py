@@ -130,9 +130,9 @@ def _losses(each: InputSet, judged: int) -> Count:
 
 
 def _factor(width: int, times: int = 1) -> Count:
-    """Returns what it takes to factorize and invert: by halves, of which four triangles are multiplied, to leaves."""
+    """Returns what it takes to factorize: by halves, of which two triangles are multiplied, to leaves."""
     levels = max(0, math.ceil(math.log2(width / LEAF_COLUMNS)))
-    products = sum(float(width) ** 3 / 2 / 4**level for level in range(levels))
+    products = sum(float(width) ** 3 / 4 / 4**level for level in range(levels))
     return Count(
         products=times * products,
         passes=times * _FACTOR_PASSES * width**2,
@@ -144,12 +144,12 @@ def _target(each: InputSet) -> Count:
     """Returns what targets take: of linears with more outputs than inputs by way of one map for all."""
     width = each.inputs
     square, factor = float(width) ** 2, _factor(width)
-    # Divided by the factor's two triangles, which are not inverted.
+    # Divided by the factor's two triangles.
     products = sum(2.0 * rows * square * (1 if rows > width else 2) for rows in each.outputs)
     if max(each.outputs) > width:
         products += 2.0 * width * square
     return Count(
-        products=factor.products / 2 + products,
+        products=factor.products + products,
         passes=factor.passes + _TARGET_PASSES * each.elements,
         numbers=factor.numbers,
     )

@@ -32,6 +32,34 @@ class Divisor:
         divisor = cls(A_II)
         return divisor if divisor._factorize(0, A_II.shape[0]) else None
 
+    def in_float32(self) -> Divisor:
+        """Returns the same in float32."""
+        same = Divisor(self.R_II.float())
+        same._inverse_leaves = {start: leaf.float() for start, leaf in self._inverse_leaves.items()}
+        return same
+
+    def squares(self, widest: int) -> list[tuple[int, int]]:
+        """Returns where R is halved into squares on its diagonal, first and last column, none wider than that."""
+        return _squares(0, self.R_II.shape[0], max(widest, LEAF_COLUMNS))
+
+    def inverse(self, start: int, stop: int) -> torch.Tensor:
+        """Returns the inverse of R's square from start to stop, 0 below its diagonal."""
+        leaf_II = self._inverse_leaves.get(start)
+        if leaf_II is not None and len(leaf_II) == stop - start:
+            return leaf_II
+        if stop - start <= LEAF_COLUMNS:
+            return _inverse_lower(self.R_II[start:stop, start:stop].T).T.contiguous()
+        middle = _middle(start, stop)
+        first_II, last_II = self.inverse(start, middle), self.inverse(middle, stop)
+        inverse_II = first_II.new_zeros(stop - start, stop - start)
+        inverse_II[: middle - start, : middle - start] = first_II
+        inverse_II[middle - start :, middle - start :] = last_II
+        above, halves = self.R_II[start:middle, middle:stop], Halves(right=Half.LOWER)
+        crossed = times_transposed(above, last_II.T, Work.FACTORIZATION, halves=halves)
+        target, halves = inverse_II[: middle - start, middle - start :], Halves(left=Half.UPPER)
+        multiply_into(target, first_II, crossed.T, Work.FACTORIZATION, factor=-1.0, halves=halves)
+        return inverse_II
+
     def divide(self, A_OI: torch.Tensor) -> None:
         """Overwrites A by A (RRᵀ)⁻¹; both sides of its products are rounded, see `multiplication.rounded`."""
         self._divide_by_transposed(A_OI, 0, self.R_II.shape[0], Work.TARGET, rounds=True)
@@ -54,7 +82,7 @@ class Divisor:
         leaf_II = self.R_II[start:stop, start:stop]
         L_II, info = torch.linalg.cholesky_ex(leaf_II.flip(0, 1))
         leaf_II.copy_(L_II.flip(0, 1))
-        self._inverse_leaves[start] = invert(leaf_II)
+        self._inverse_leaves[start] = _inverse_lower(L_II).flip(0, 1).contiguous()
         return not int(info)
 
     def _divide_by_transposed(self, A_OI: torch.Tensor, start: int, stop: int, work: Work, *, rounds: bool) -> None:
@@ -83,21 +111,16 @@ class Divisor:
         self._divide(late_OI, middle, stop)
 
 
-def invert(R_II: torch.Tensor) -> torch.Tensor:
-    """Returns the inverse of an upper triangle, 0 below its diagonal, by halves down to leaves."""
-    width = R_II.shape[0]
-    if width <= LEAF_COLUMNS:
-        identity_II = torch.eye(width, dtype=R_II.dtype, device=R_II.device)
-        return torch.linalg.solve_triangular(R_II, identity_II, upper=True).contiguous()
-    middle = _middle(0, width)
-    first_II, last_II = invert(R_II[:middle, :middle]), invert(R_II[middle:, middle:])
-    inverse_II = torch.zeros_like(R_II, memory_format=torch.contiguous_format)
-    inverse_II[:middle, :middle], inverse_II[middle:, middle:] = first_II, last_II
-    above = times_transposed(R_II[:middle, middle:], last_II.T, Work.FACTORIZATION, halves=Halves(right=Half.LOWER))
-    target = inverse_II[:middle, middle:]
-    halves = Halves(left=Half.UPPER)
-    multiply_into(target, first_II, above.T, Work.FACTORIZATION, factor=-1.0, halves=halves)
-    return inverse_II
+def _inverse_lower(L_II: torch.Tensor) -> torch.Tensor:
+    identity_II = torch.eye(L_II.shape[0], dtype=L_II.dtype, device=L_II.device)
+    return torch.linalg.solve_triangular(L_II, identity_II, upper=False)
+
+
+def _squares(start: int, stop: int, widest: int) -> list[tuple[int, int]]:
+    if stop - start <= widest:
+        return [(start, stop)]
+    middle = _middle(start, stop)
+    return _squares(start, middle, widest) + _squares(middle, stop, widest)
 
 
 def _middle(start: int, stop: int) -> int:

@@ -22,12 +22,9 @@ ROWS_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DampedFactor:
-    """R_II: float32 [I, I], upper; what lies below its diagonal is not meaningful.
+    """divisor: of H + λI, float32. damp_percent: the fraction of mean diag H really used. steps: what failed before."""
 
-    damp_percent: the fraction of mean diag H really used. steps: what failed before.
-    """
-
-    R_II: torch.Tensor
+    divisor: Divisor
     damp_percent: float
     steps: tuple[str, ...]
 
@@ -49,9 +46,9 @@ def factorize(H_II: torch.Tensor, damp_percent: float, inputs_I: torch.Tensor | 
     damp = damp_percent
     while damp < LARGEST_DAMP_PERCENT or damp == damp_percent:
         for dtype in (torch.float32, torch.float64):
-            R_II = _try_factor(_ordered(H_II, order_I, dtype), damp * mean_diagonal, mean_diagonal)
-            if R_II is not None:
-                return DampedFactor(R_II=R_II, damp_percent=damp, steps=tuple(steps))
+            divisor = _try_factor(_ordered(H_II, order_I, dtype), damp * mean_diagonal, mean_diagonal)
+            if divisor is not None:
+                return DampedFactor(divisor=divisor, damp_percent=damp, steps=tuple(steps))
             steps.append(f"{str(dtype).removeprefix('torch.')} failed at damp_percent {damp:g}")
         damp *= DAMP_STEP
     raise NumericalError("hessian", f"The Hessian could not be factorized ({'; '.join(steps)}).")
@@ -65,11 +62,12 @@ def _ordered(H_II: torch.Tensor, order_I: torch.Tensor, dtype: torch.dtype) -> t
     return ordered_II
 
 
-def _try_factor(damped_II: torch.Tensor, damp: float, mean_diagonal: float) -> torch.Tensor | None:
+def _try_factor(damped_II: torch.Tensor, damp: float, mean_diagonal: float) -> Divisor | None:
     """Returns R from H, which is overwritten."""
     diagonal_I = damped_II.diagonal()
     diagonal_I[diagonal_I == 0] = mean_diagonal if mean_diagonal > 0 else 1.0
     diagonal_I += damp
-    if Divisor.of(damped_II) is None or not all(math.isfinite(float(end)) for end in torch.aminmax(damped_II)):
+    divisor = Divisor.of(damped_II)
+    if divisor is None or not all(math.isfinite(float(end)) for end in torch.aminmax(damped_II)):
         return None
-    return damped_II.float()
+    return divisor.in_float32()

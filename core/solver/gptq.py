@@ -18,12 +18,17 @@ import torch
 
 from core.blocking import UPDATE_COLUMNS
 from core.configs import GPTQConfig, Order, ScaleSearch
+from core.kernels.halves import Half, Halves
 from core.profile import Work, span
 from core.solver import grid, kernels
-from core.solver.division import invert
 from core.solver.factor import DampedFactor, factorize
-from core.solver.multiplication import add_product, times_transposed
+from core.solver.multiplication import add_product, multiply_into, times_elementwise, times_transposed
 from core.weights import QuantizedWeight
+
+# Columns of a stretch at most, unless scales are taken from live weights: its inverse costs little while it is much
+# narrower than the widest Hessians, and whoever is no wider needs no products but those of the paper's form.
+STRETCH_COLUMNS = 640
+_UPPER_TRANSPOSED = Halves(right=Half.LOWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +53,15 @@ class SolveOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedSet:
-    """What all linears of one input set share: the order, the factor in that order, and its squares' inverses.
+    """What all linears of one input set share: the order, the factor in that order, and inverses of its squares.
 
-    inverses: of R's square for each stretch, float32 [C, C], upper. Stretches are groups where scales are taken from
-    live weights. diagonal_I: diag H in the order of solving.
+    stretches: the first column of each and the inverse of R's square there, float32 [C, C], upper. They are groups
+    where scales are taken from live weights. diagonal_I: diag H in the order of solving.
     """
 
     order: SolveOrder
     factor: DampedFactor
-    inverses: tuple[torch.Tensor, ...]
+    stretches: tuple[tuple[int, torch.Tensor], ...]
     diagonal_I: torch.Tensor  # noqa: N815 - shapes live in names
 
 
@@ -73,13 +78,18 @@ def prepare_set(H_II: torch.Tensor, config: GPTQConfig) -> PreparedSet:
     order = solve_order(H_II.diagonal(), config.order, config.group_size)
     inputs_I = order.inputs_I
     factor = factorize(H_II, config.damp_percent, inputs_I)
-    stretch = UPDATE_COLUMNS if config.order.fixes_groups else order.group_size
     with span(Work.FACTORIZATION):
-        squares = [
-            factor.R_II[first : first + stretch, first : first + stretch] for first in range(0, len(inputs_I), stretch)
-        ]
-        inverses = tuple(invert(square) for square in squares)
-    return PreparedSet(order=order, factor=factor, inverses=inverses, diagonal_I=H_II.diagonal()[inputs_I])
+        stretches = tuple(
+            (start, factor.divisor.inverse(start, stop)) for start, stop in _stretches(order, factor, config)
+        )
+    return PreparedSet(order=order, factor=factor, stretches=stretches, diagonal_I=H_II.diagonal()[inputs_I])
+
+
+def _stretches(order: SolveOrder, factor: DampedFactor, config: GPTQConfig) -> list[tuple[int, int]]:
+    if config.order.fixes_groups:
+        return factor.divisor.squares(STRETCH_COLUMNS)
+    size = order.group_size
+    return [(start, start + size) for start in range(0, len(order.inputs_I), size)]
 
 
 def solve_order(diagonal_I: torch.Tensor, order: Order, group_size: int) -> SolveOrder:
@@ -114,10 +124,8 @@ def solve(
     every earlier column's residual has been applied.
     """
     solver = _ColumnSolver(W_OI, prepared, config)
-    first = 0
-    for inverse_CC in prepared.inverses:
+    for first, inverse_CC in prepared.stretches:
         solver.advance(first, inverse_CC, update)
-        first += len(inverse_CC)
     return solver.solution()
 
 
@@ -131,7 +139,7 @@ class _ColumnSolver:
     def __init__(self, W_OI: torch.Tensor, prepared: PreparedSet, config: GPTQConfig) -> None:
         self._config = config
         self._order = prepared.order
-        self._R_II = prepared.factor.R_II
+        self._R_II = prepared.factor.divisor.R_II
         self._damped_loss = 0.0
         self._cost_I = _costs(prepared, config.scale_search)
         self._W_OI = torch.index_select(W_OI.float(), 1, self._order.inputs_I)
@@ -148,29 +156,34 @@ class _ColumnSolver:
         stop = first + len(inverse_CC)
         W_OC = self._W_OI[:, first:stop]
         before_OC = times_transposed(self._W_OI[:, :first], self._R_II[:first, first:stop].T, Work.SOLVE)
-        add_product(W_OC, before_OC, inverse_CC.T, Work.SOLVE)
+        if first:
+            add_product(W_OC, before_OC, inverse_CC.T, Work.SOLVE, halves=_UPPER_TRANSPOSED)
         if not self._config.order.fixes_groups:
             self._fit_live_group(first)
-        for start in range(first, stop, update):
-            self._update(start, min(start + update, stop), first, inverse_CC)
-        self._damped_loss += float(W_OC.square().sum())
-        W_OC.copy_(times_transposed(W_OC - before_OC, inverse_CC.T, Work.SOLVE))
+        residuals_OC = torch.empty_like(before_OC)
+        for start in range(0, stop - first, update):
+            part = slice(start, min(start + update, stop - first))
+            residuals_OC[:, part] = self._update(first, part, inverse_CC, residuals_OC[:, :start])
+        self._damped_loss += times_elementwise(residuals_OC, residuals_OC)
+        if stop < self._W_OI.shape[1]:
+            residuals_OC.sub_(before_OC)
+            multiply_into(W_OC, residuals_OC, inverse_CC.T, Work.SOLVE, halves=_UPPER_TRANSPOSED)
 
-    def _update(self, start: int, stop: int, first: int, U_CC: torch.Tensor) -> None:
-        """Solves columns start to stop of the stretch that begins at `first`; residuals take their weights' place."""
-        own, residuals_OC = slice(start - first, stop - first), self._W_OI[:, first:start]
-        W_OC = self._W_OI[:, start:stop]
-        add_product(W_OC, residuals_OC, U_CC[: start - first, own].T, Work.SOLVE, factor=-1.0)
-        group_C = self._order.group_I[start:stop]
-        codes_OC, residuals_OC = kernels.solve_columns(
-            W_OC.contiguous(),
-            U_CC[own, own].contiguous(),
+    def _update(self, first: int, part: slice, inverse_CC: torch.Tensor, earlier_OC: torch.Tensor) -> torch.Tensor:
+        """Solves part of the stretch that begins at `first`; returns its residuals. earlier_OC: those before."""
+        columns = slice(first + part.start, first + part.stop)
+        W_OC = self._W_OI[:, columns].contiguous()
+        if part.start:
+            add_product(W_OC, earlier_OC, inverse_CC[: part.start, part].T, Work.SOLVE, factor=-1.0)
+        group_C = self._order.group_I[columns]
+        self._codes_OI[:, columns], residuals_OC = kernels.solve_columns(
+            W_OC,
+            inverse_CC[part, part].contiguous(),
             torch.index_select(self._scales_OG, 1, group_C),
             torch.index_select(self._zeros_OG, 1, group_C),
             grid.top_code(self._config.bits),
         )
-        self._codes_OI[:, start:stop] = codes_OC
-        W_OC.copy_(residuals_OC)
+        return residuals_OC
 
     def solution(self) -> GPTQSolution:
         """Returns the codes in the checkpoint's order."""
@@ -212,7 +225,7 @@ class _ColumnSolver:
 def _costs(prepared: PreparedSet, search: ScaleSearch) -> torch.Tensor:
     """Returns c_j per column, scaled to mean 1 so that float32 sums keep their digits."""
     if search is ScaleSearch.CURVATURE:
-        cost_I = prepared.factor.R_II.diagonal().square()
+        cost_I = prepared.factor.divisor.R_II.diagonal().square()
     else:
         cost_I = prepared.diagonal_I.clone()
     return cost_I / cost_I.mean().clamp(min=torch.finfo(torch.float32).tiny)

@@ -8,7 +8,6 @@ import torch
 from core.kernels import numba_refine, numba_solver
 from core.kernels.columns import RefinedColumns
 from core.solver import grid, reference
-from core.solver.division import invert
 from core.solver.factor import factorize
 from core.solver.rtn import round_to_nearest
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
@@ -19,7 +18,7 @@ from tests.core.solver.problems import correlated_inputs, hessian_of, random_wei
 def test_the_column_kernel_equals_the_reference(bits: int, width: int) -> None:
     """Compiled and plain column solves give the same codes, but for ties within float rounding."""
     W_OC = random_weight(33, width)
-    U_CC = invert(factorize(hessian_of(correlated_inputs(200, width)), 0.05).R_II)
+    U_CC = factorize(hessian_of(correlated_inputs(200, width)), 0.05).divisor.inverse(0, width)
     fitted = grid.minmax_grid(W_OC[:, None, :], bits=bits, sym=False)
     scales = fitted.scales_OG.expand(-1, width).contiguous()
     zeros = fitted.zeros_OG.expand(-1, width).contiguous()

@@ -7,7 +7,6 @@ import sys
 
 from core.kernels import triton_solver
 from core.solver import grid, reference
-from core.solver.division import invert
 from core.solver.factor import factorize
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight
 
@@ -15,7 +14,7 @@ from tests.core.solver.problems import correlated_inputs, hessian_of, random_wei
 def agreement(bits: int, rows: int, width: int) -> dict[str, float]:
     """Returns the share of equal codes and the largest difference of residuals in rows whose codes are all equal."""
     W_OC = random_weight(rows, width)
-    U_CC = invert(factorize(hessian_of(correlated_inputs(200, width)), 0.05).R_II)
+    U_CC = factorize(hessian_of(correlated_inputs(200, width)), 0.05).divisor.inverse(0, width)
     fitted = grid.minmax_grid(W_OC[:, None, :], bits=bits, sym=False)
     scales, zeros = (part.expand(-1, width).contiguous() for part in (fitted.scales_OG, fitted.zeros_OG))
     codes, residuals = triton_solver.solve_columns(W_OC.clone(), U_CC, scales, zeros, grid.top_code(bits))

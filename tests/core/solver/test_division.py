@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.solver.division import Divisor, invert
+from core.solver.division import Divisor
 from tests.core.solver.problems import correlated_inputs, hessian_of, random_weight, relative_distance, small_parts
 
 # What rounding both sides of the products to bfloat16 comes to under these Hessians.
@@ -48,13 +48,25 @@ def test_what_lies_beside_the_columns_stays() -> None:
 
 
 @pytest.mark.parametrize("parts", [False, True])
-@pytest.mark.parametrize("width", [1, 64, 193, 700])
-def test_a_triangle_is_inverted_by_halves(monkeypatch: pytest.MonkeyPatch, width: int, parts: bool) -> None:
-    """Whatever lies below its diagonal, where the inverse has zeros."""
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (5, 100), (0, 193), (64, 700), (0, 700), (699, 700)])
+def test_squares_of_the_factor_are_inverted(
+    monkeypatch: pytest.MonkeyPatch, start: int, stop: int, parts: bool
+) -> None:
+    """Wherever they begin and end, whatever lies below the diagonal, where the inverse has zeros."""
     if parts:
         small_parts(monkeypatch)
-    A_II = hessian_of(correlated_inputs(2 * width, width)) + torch.eye(width)
-    R_II = torch.linalg.cholesky(A_II).T
-    inverse_II = invert(R_II + torch.tril(torch.ones(width, width), -1))
+    divisor = Divisor.of(hessian_of(correlated_inputs(1400, 700)) + torch.eye(700))
+    assert divisor is not None
+    inverse_II = divisor.inverse(start, stop)
     assert torch.equal(inverse_II, inverse_II.triu())
-    torch.testing.assert_close(inverse_II @ R_II, torch.eye(width), rtol=0, atol=1e-4)
+    square_II = divisor.R_II[start:stop, start:stop].triu()
+    torch.testing.assert_close(inverse_II @ square_II, torch.eye(stop - start), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 640, 641, 1536, 2048, 8192, 11008])
+def test_squares_lie_one_after_the_other(width: int) -> None:
+    """None wider than asked for, and none a sliver."""
+    squares = Divisor(torch.empty(width, 0)).squares(640)
+    assert [start for start, _ in squares] == [0, *(stop for _, stop in squares[:-1])]
+    assert squares[-1][1] == width
+    assert all(min(width, 256) <= stop - start <= 640 for start, stop in squares)

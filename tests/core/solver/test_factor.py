@@ -13,7 +13,7 @@ def test_r_is_the_upper_factor_of_the_damped_hessian() -> None:
     H_II = hessian_of(correlated_inputs(500, 48))
     factor = factorize(H_II, 0.05)
     damped = H_II.double() + 0.05 * H_II.diagonal().double().mean() * torch.eye(48, dtype=torch.float64)
-    R_II = factor.R_II.double().triu()
+    R_II = factor.divisor.R_II.double().triu()
     torch.testing.assert_close(R_II @ R_II.T, damped, rtol=1e-5, atol=1e-5)
     assert bool((R_II.diagonal() > 0).all())
     assert factor.damp_percent == 0.05
@@ -40,7 +40,7 @@ def test_a_dead_input_moves_no_other() -> None:
     """An input that was always 0 has nothing beside the diagonal of R: its rounding asks nothing of other columns."""
     X_NI = correlated_inputs(300, 12)
     X_NI[:, 5] = 0
-    R_II = factorize(hessian_of(X_NI), 0.01).R_II
+    R_II = factorize(hessian_of(X_NI), 0.01).divisor.R_II
     assert bool((R_II[5, 6:] == 0).all())
     assert bool((R_II[:5, 5] == 0).all())
 
@@ -51,7 +51,7 @@ def test_r_is_the_same_whatever_the_halves_are(width: int) -> None:
     H_II = hessian_of(correlated_inputs(2 * width, width))
     before = H_II.clone()
     order_I = torch.randperm(width, generator=torch.Generator().manual_seed(1))
-    R_II = factorize(H_II, 0.05, order_I).R_II.double().triu()
+    R_II = factorize(H_II, 0.05, order_I).divisor.R_II.double().triu()
     assert torch.equal(H_II, before)
     damped = H_II.double()[order_I][:, order_I] + 0.05 * H_II.diagonal().double().mean() * torch.eye(width)
     assert relative_distance(R_II @ R_II.T, damped) < 1e-6
