@@ -113,7 +113,8 @@ class Divisor:
 
 def _inverse_lower(L_II: torch.Tensor) -> torch.Tensor:
     identity_II = torch.eye(L_II.shape[0], dtype=L_II.dtype, device=L_II.device)
-    return torch.linalg.solve_triangular(L_II, identity_II, upper=False)
+    inverse_II: torch.Tensor = torch.linalg.solve_triangular(L_II, identity_II, upper=False)
+    return inverse_II
 
 
 def _squares(start: int, stop: int, widest: int) -> list[tuple[int, int]]:
