@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from core.blocking import LEAF_COLUMNS, UPDATE_COLUMNS
+from core.blocking import LEAF_COLUMNS, STRETCH_COLUMNS, UPDATE_COLUMNS
 from core.configs import AdaRoundConfig, AWQConfig, GPTQConfig, ScaleSearch
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ class InputSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """products: operations in float32.
+    """products: operations in float32. rounded: those whose sides are rounded to bfloat16.
 
     steps: of the column solve. passes: float32 numbers read and written. numbers: what the interpreter could add.
     """
 
     products: float = 0.0
+    rounded: float = 0.0
     steps: float = 0.0
     passes: float = 0.0
     numbers: float = 0.0
@@ -71,6 +72,7 @@ class Count:
         """Returns the seconds of all of them, one after the other."""
         parallel = (
             self.products / (rates.float32_products * PRODUCTS_OF_RATE)
+            + self.rounded / (rates.grams * PRODUCTS_OF_RATE)
             + self.steps / rates.solved_steps
             + memory_seconds(self.passes, rates)
         )
@@ -107,13 +109,14 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, Coun
         **({"target": _target(each)} if share else {}),
         "search": Count(steps=_SEARCH_STEPS * searched),
         "solve": Count(
-            products=orders * weights * width,
+            products=orders * weights * (width + (STRETCH_COLUMNS if width > STRETCH_COLUMNS else 0)),
             steps=orders * weights * UPDATE_COLUMNS,
             passes=orders * weights * _SOLVE_PASSES,
             numbers=orders * linears * _UPDATE_NUMBERS * width / min(UPDATE_COLUMNS, group),
         ),
         "refine": Count(
-            products=rounds * weights * 2 * (width + 2 * group),
+            products=rounds * weights * 4 * group,
+            rounded=(rounds + orders) * weights * width if rounds else 0.0,
             steps=rounds * weights * group,
             passes=rounds * weights * _REFINE_PASSES,
             numbers=rounds * linears * _GROUP_NUMBERS * width / group,
@@ -124,9 +127,7 @@ def _gptq(config: GPTQConfig, each: InputSet, *, share: float) -> dict[str, Coun
 
 def _losses(each: InputSet, judged: int) -> Count:
     """Returns what it takes to judge each linear so many times, and to tell its outputs' energy: a triangle each."""
-    return Count(
-        products=(judged + 1) * each.elements * each.inputs, passes=(judged + 1) * _LOSS_PASSES * each.elements
-    )
+    return Count(rounded=(judged + 1) * each.elements * each.inputs, passes=(judged + 1) * _LOSS_PASSES * each.elements)
 
 
 def _factor(width: int, times: int = 1) -> Count:
@@ -149,7 +150,8 @@ def _target(each: InputSet) -> Count:
     if max(each.outputs) > width:
         products += 2.0 * width * square
     return Count(
-        products=factor.products + products,
+        products=factor.products,
+        rounded=products,
         passes=factor.passes + _TARGET_PASSES * each.elements,
         numbers=factor.numbers,
     )

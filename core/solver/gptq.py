@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.blocking import UPDATE_COLUMNS
+from core.blocking import STRETCH_COLUMNS, UPDATE_COLUMNS
 from core.configs import GPTQConfig, Order, ScaleSearch
 from core.kernels.halves import Half, Halves
 from core.profile import Work, span
@@ -25,9 +25,6 @@ from core.solver.factor import DampedFactor, factorize
 from core.solver.multiplication import add_product, multiply_into, times_elementwise, times_transposed
 from core.weights import QuantizedWeight
 
-# Columns of a stretch at most, unless scales are taken from live weights: its inverse costs little while it is much
-# narrower than the widest Hessians, and whoever is no wider needs no products but those of the paper's form.
-STRETCH_COLUMNS = 640
 _UPPER_TRANSPOSED = Halves(right=Half.LOWER)
 
 

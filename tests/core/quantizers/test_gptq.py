@@ -120,7 +120,7 @@ def test_the_loss_towards_the_target_is_the_distance_of_outputs() -> None:
     wanted_OI = wanted_change(W_OI, inputs.mismatch, alpha=0.3, beta=0.6)
     told = [TargetLoss(W_OI, inputs.hessian_II, wanted_OI).of(other) for other in others]
     real = [float((wanted - X_NI @ other.T).square().sum(dim=1).mean()) for other in others]
-    assert told[1] - told[0] == pytest.approx(real[1] - real[0], rel=1e-3)
+    assert told[1] - told[0] == pytest.approx(real[1] - real[0], rel=1e-2)
 
 
 @pytest.mark.parametrize("order", ["auto", "desc_act_static", "desc_act"])
