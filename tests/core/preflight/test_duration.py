@@ -98,6 +98,7 @@ def test_the_operations_that_are_counted_are_those_of_the_run(tmp_path: Path, pr
         "cores": 1.0,
         "float32_products": 1.0,
         "bfloat16_products": PRODUCTS_OF_RATE,
+        "grams": 1.0,
     }
     calibration = CalibrationConfig(samples=128, seq_len=64)
     found = seconds_by_work(inspect_source(source), config, calibration, MachineRates(**free))
