@@ -22,6 +22,7 @@ from core.pipeline import Resources, quantize_checkpoint
 from core.quantizers.team import Station, Team
 from core.report import QuantizationReport
 from core.steps import run as steps_run
+from tests.core.solver.problems import exact_products
 from tests.core.stops import stop_in
 from tests.core.tiny import random_tokens, write_tiny_model
 
@@ -81,8 +82,9 @@ def bench(folder: Path, case: str = "default", **options: object) -> Bench:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_several_devices_come_to_what_one_does(case: str, tmp_path: Path) -> None:
+def test_several_devices_come_to_what_one_does(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every linear sees as many tokens and loses as much, but for the order in which sums are added; twice the same."""
+    exact_products(monkeypatch)
     made = bench(tmp_path, case)
     alone = made.run("alone", "cpu")
     for name, device in (("two", "cpu,cpu"), ("three", "cpu,cpu,cpu"), ("again", "cpu,cpu,cpu")):

@@ -46,3 +46,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.solver.multiplication.multiplies", lambda *_: False)
     monkeypatch.setattr("core.solver.multiplication.PART_COLUMNS", 8)
     monkeypatch.setattr("core.solver.multiplication.ALIGNED", 8)
+
+
+def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds no side of any product: what rounding makes of the last digits of sums hides in no comparison then."""
+    for module in ("multiplication", "division", "refine", "target"):
+        monkeypatch.setattr(f"core.solver.{module}.rounded", lambda left_OI: left_OI)
