@@ -12,6 +12,7 @@ from core.kernels.compiled import trouble
 from core.model.attention import attention
 from core.solver.gptq import prepare_set, solve
 from core.solver.hessian import HessianAccumulator
+from core.solver.loss import quadratic_loss
 from core.solver.refine import refine
 
 WIDTH = 32
@@ -34,6 +35,7 @@ def warm_up() -> None:
         numba_rotary.rotate(heads, heads[0], heads[0])
         attention(torch.nn.Module(), heads, heads, heads, None)
     H_II = statistics.finish().hessian_II
+    quadratic_loss(W_OI, H_II)
     for sym in (True, False):
         config = GPTQConfig(bits=4, group_size=WIDTH, sym=sym)
         weight = solve(W_OI, prepare_set(H_II, config), config).weight
