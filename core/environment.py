@@ -151,12 +151,13 @@ def return_freed_memory() -> None:
     _heap.return_pages()
 
 
-def return_free_pages() -> None:
+def return_free_pages(ahead_bytes: int = 0) -> None:
     """Makes glibc give back whole pages that are free between others that are used, once they have become many.
 
-    Activations of a few megabytes leave holes that the next ones, a little larger, do not fill.
+    Activations of a few megabytes leave holes that the next ones, a little larger, do not fill. ahead_bytes: the size
+    of tensors that come next; large ones are mapped beside the free pages, which then count for the peak.
     """
-    if rss_bytes() >= _heap.least_bytes + _FREE_BYTES:
+    if ahead_bytes >= _MMAP_BYTES or rss_bytes() >= _heap.least_bytes + _FREE_BYTES:
         _heap.return_pages()
 
 

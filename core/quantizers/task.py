@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ from core.errors import NumericalError, RunStoppedError
 from core.events import Event, LinearQuantized, Stage, StageAdvanced, WarningRaised
 from core.model.activations import HiddenStates
 from core.model.input_sets import InputSets
-from core.model.structure import linear_weight, set_linear_weight
+from core.model.structure import in_features, linear_weight, set_linear_weight
 from core.preflight.architectures import NUMBERED_EXPERT
 from core.profile import Work, span
 from core.quantizers.base import BaseQuantizer, SolvedLinear
@@ -29,6 +30,7 @@ from core.solver.hessian import HessianAccumulator, InputStatistics
 Accumulator = HessianAccumulator | HeldOutAccumulator
 
 SECONDS_BETWEEN_BEATS = 1.0
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +78,18 @@ class BlockTask:
     _source_of: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     _uses: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _prepared: WeakKeyDictionary[Accumulator, dict[BaseQuantizer[Any], Any]] = field(default_factory=WeakKeyDictionary)
+    _width_behind: dict[tuple[str, ...], int] = field(default_factory=dict)
     _last_beat: float = field(default_factory=time.perf_counter)
 
     def share(self, sets: InputSets, shared: Mapping[int, int]) -> None:
-        """Takes note of the sets that an earlier one's statistics serve, see Conduct."""
+        """Takes note of the sets' order and of those that an earlier one's statistics serve, see Conduct."""
+        self._width_behind = {names: in_features(self.linears[behind[0]]) for names, behind in pairwise(sets)}
         self._source_of = {sets[rank]: sets[first] for rank, first in shared.items()}
         self._uses = Counter(self._source_of.get(names, names) for names in sets)
 
-    def make_collector(self, in_features: int, device: torch.device) -> Accumulator:
+    def make_collector(self, width: int, device: torch.device) -> Accumulator:
         """Returns what collects the inputs of a set."""
-        return (HeldOutAccumulator if self.quantizer.holds_out else HessianAccumulator)(in_features, device)
+        return (HeldOutAccumulator if self.quantizer.holds_out else HessianAccumulator)(width, device)
 
     def solve_set(self, names: tuple[str, ...], collector: Accumulator | None) -> None:
         """Solves the linears of a set and writes their weights; collector: None where no token reached it."""
@@ -101,7 +105,7 @@ class BlockTask:
             self._solve_alike(quantizer, alike, statistics, known, last=last)
         # Experts are many and small: what they leave is little against the time of asking.
         if not NUMBERED_EXPERT.search(f".{names[0]}"):
-            return_free_pages()
+            return_free_pages(_FLOAT32_BYTES * self._width_behind.get(names, 0) ** 2)
 
     def _solve_alike(
         self,
