@@ -24,7 +24,7 @@ _M_ARENA_MAX = -8
 # kept, and between others' as much as the process may grow by before it is given back.
 _MMAP_BYTES = 32 << 20
 _END_BYTES = 64 << 20
-_FREE_BYTES = 80 << 20
+_FREE_BYTES = 100 << 20
 _CODE = "r-xp"
 _LARGE_CODE = 1 << 20
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from core.configs import CalibrationConfig, QuantizationConfig
     from core.preflight.source import ModelFacts
 
-PROCESS_BYTES: Final = 560 * 10**6
+PROCESS_BYTES: Final = 540 * 10**6
 """Interpreter, torch, transformers and compiled kernels."""
 SLACK: Final = 1.1
 """What the C library keeps of freed memory."""
