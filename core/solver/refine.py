@@ -2,8 +2,8 @@
 
 Then a zero of an asymmetric grid may move by one, which shifts the levels that its group can take. Each of them lowers
 tr((Ŵ-T)(H+λI)(Ŵ-T)ᵀ), the loss that the column solve lowers greedily, so that no round raises it by more than what
-rounding the gradient to bfloat16 hides. Scales stay on float16 values and keep their signs, the zeros of symmetric grids
-stay as they are.
+rounding the gradient to bfloat16 hides. Scales stay on float16 values and keep their signs, the zeros of symmetric
+grids stay as they are.
 
 A move changes the loss's gradient (Ŵ-T)(H+λI) at every input, but only the group at hand asks for it: there it is a
 matrix product, kept true column by column while the group's scale and codes move. Rounds go forth and back by turns, as
@@ -87,8 +87,8 @@ def _refined(weight: QuantizedWeight, target_OI: torch.Tensor, damped_II: torch.
 class _Rows:
     """Rows that are refined, inputs sorted by group; changed in place.
 
-    difference_OI: Ŵ - T, float32, and rounded_OI the same as a left side of products. ahead_OI: what the bands beyond an
-    input add to the gradient there, seen in the direction of the next round. The others are float32.
+    difference_OI: Ŵ - T, float32, and rounded_OI the same as a left side of products. ahead_OI: what the bands beyond
+    an input add to the gradient there, seen in the direction of the next round. The others are float32.
     """
 
     difference_OI: torch.Tensor  # noqa: N815 - shapes live in names
