@@ -27,9 +27,11 @@ SHORT_BYTES: Final = 2
 _FACTORIZING = {False: (2.1, 0.0), True: (3.0, 1.0)}
 # While targets are made:
 _TARGETING = {False: (0.0, 0.0), True: (3.0, 3.5)}
-# While a linear is solved and judged: its weights, target, codes and what is compared. A linear with no more inputs
-# than outputs mostly shares them with others, for which all that was prepared stays.
-_SOLVING = {False: (2.0, 6.0), True: (2.0, 6.0)}
+# While a linear is solved: its weights, target, live weights and codes; then, without the factor, while it is refined
+# and judged: what is compared as well. A linear with no more inputs than outputs mostly shares them with others, for
+# which all that was prepared stays.
+_SOLVING = {False: (2.0, 3.0), True: (2.0, 4.0)}
+_JUDGING = (1.0, 6.0)
 _SOLVING_SHARED = {False: (2.0, 6.0), True: (5.0, 6.0)}
 # The block under way, the next one that is read, and the last one's codes and words that are written.
 _BLOCKS_IN_MODEL_DTYPE = 2.0
@@ -83,8 +85,8 @@ def activation_itemsize(facts: ModelFacts) -> int:
 def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:
     rows, columns = shape
     beside, square = share > 0, float(columns * columns) if tokens else 0.0
-    solving = _SOLVING_SHARED if rows >= columns else _SOLVING
-    steps = (_FACTORIZING[beside], _TARGETING[beside], solving[beside])
+    solving = (_SOLVING_SHARED[beside],) if rows >= columns else (_SOLVING[beside], _JUDGING)
+    steps = (_FACTORIZING[beside], _TARGETING[beside], *solving)
     return FLOAT32_BYTES * max(squares * square + weights * rows * columns for squares, weights in steps)
 
 
