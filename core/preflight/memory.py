@@ -85,8 +85,8 @@ def activation_itemsize(facts: ModelFacts) -> int:
 def _solver_bytes(shape: tuple[int, int], tokens: int, share: float) -> float:
     rows, columns = shape
     beside, square = share > 0, float(columns * columns) if tokens else 0.0
-    solving = (_SOLVING_SHARED[beside],) if rows >= columns else (_SOLVING[beside], _JUDGING)
-    steps = (_FACTORIZING[beside], _TARGETING[beside], *solving)
+    solving = [_SOLVING_SHARED[beside]] if rows >= columns else [_SOLVING[beside], _JUDGING]
+    steps: list[tuple[float, float]] = [_FACTORIZING[beside], _TARGETING[beside], *solving]
     return FLOAT32_BYTES * max(squares * square + weights * rows * columns for squares, weights in steps)
 
 
