@@ -18,8 +18,9 @@ import torch
 from numba import types
 
 from core.kernels.arrays import VIEW, Floats
-from core.kernels.float32_tiles import ITEM_BYTES, PANEL, ROWS, copy_view, sum_tile
+from core.kernels.float32_tiles import ITEM_BYTES, PANEL, ROWS, copy_view
 from core.kernels.halves import Half, Halves
+from core.kernels.panels import columns_of_half, dealt, sum_tile_into
 
 Four = tuple[int, int, int, int]
 # The left side, its packed form, the right side.
@@ -55,16 +56,6 @@ def multiply(
 
 
 @numba.njit(cache=True, nogil=True)
-def _range(half: int, first: int, count: int, depth: int) -> tuple[int, int]:
-    """Returns which columns of some rows are not all outside the half that takes part."""
-    if half == _LOWER:
-        return 0, min(first + count, depth)
-    if half == _UPPER:
-        return min(first, depth), depth
-    return 0, depth
-
-
-@numba.njit(cache=True, nogil=True)
 def _pack(side: Floats, half: int, place: Four, packed: Floats) -> None:
     """Writes some columns of some rows as if the other half were 0.
 
@@ -90,7 +81,7 @@ def _multiply_panel(sums: Floats, sides: Sides, place: Four, column: int, factor
     left, _, right = sides
     _, wanted, _, right_half = form
     top, bottom, start, stop = place
-    low, high = _range(right_half, column, PANEL, left.shape[1])
+    low, high = columns_of_half(right_half, column, PANEL, left.shape[1])
     begin, end = max(low, start), min(high, stop)
     if begin >= end:
         return
@@ -125,7 +116,7 @@ def _multiply_rows(
     panel, tile = own
     row, count, packed_row, packed_column = lines
     column, wide, right_low, begin, end = columns
-    left_low, left_high = _range(form[2], row, count, left.shape[1])
+    left_low, left_high = columns_of_half(form[2], row, count, left.shape[1])
     since, until = max(left_low, begin), min(left_high, end)
     if since >= until:
         return
@@ -134,17 +125,8 @@ def _multiply_rows(
     step = source.strides[0] // ITEM_BYTES
     at = row * step + since if ready else packed_row * step + since - packed_column
     begins = not form[0] and since == max(left_low, right_low)
-    whole = count == ROWS and wide == PANEL and sums.strides[1] == ITEM_BYTES
-    target = sums if whole else tile
-    target_step = target.strides[0] // ITEM_BYTES
-    target_at = row * target_step + column if whole else 0
-    places = (at, step, count, (since - begin) * PANEL, until - since, target_at, target_step)
-    sum_tile(source, panel, target, places, factor, begins or not whole)
-    if not whole:
-        for inside in range(count):
-            for lane in range(wide):
-                before = np.float32(0.0) if begins else sums[row + inside, column + lane]
-                sums[row + inside, column + lane] = before + tile[inside, lane]
+    places = (at, step, count, (since - begin) * PANEL, until - since)
+    sum_tile_into(sums, (source, panel), places, (row, column, wide), tile, factor, begins)
 
 
 _KINDS: Any = types
@@ -173,15 +155,13 @@ def _multiply(sums: Floats, left: Floats, right: Floats, factor: np.float32, for
                 for number in numba.prange((bottom - top + STRIP - 1) // STRIP):
                     first = top + int(np.intp(number)) * STRIP
                     last = min(first + STRIP, bottom)
-                    low, high = _range(form[2], first, last - first, depth)
+                    low, high = columns_of_half(form[2], first, last - first, depth)
                     low, high = max(low, start), min(high, stop)
                     if low < high:
                         lines = packed[first - top : last - top, low - start : high - start]
                         _pack(left, form[2], (first, last, low, high), lines)
             for number in numba.prange(turns * threads):
-                # A triangle's panels differ in their work: each thread takes some of either end.
-                place_number = int(np.intp(number))
-                unit = place_number % turns * threads + place_number // turns
+                unit = dealt(int(np.intp(number)), turns, threads)
                 panel = unit // shares
                 above = min((unit + panel) % shares * height, bottom - top)
                 if panel < panels:

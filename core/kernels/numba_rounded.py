@@ -20,6 +20,7 @@ from core.kernels.arrays import VIEW, Floats, Words
 from core.kernels.bfloat16 import rounded
 from core.kernels.float32_tiles import ITEM_BYTES, PANEL, ROWS, copy_view, sum_tile
 from core.kernels.halves import Half
+from core.kernels.panels import columns_of_half, dealt, sum_tile_into
 
 Four = tuple[int, int, int, int]
 
@@ -72,16 +73,6 @@ def _words(rounded_IK: torch.Tensor) -> Words:
 
 
 @numba.njit(cache=True, nogil=True)
-def _range(half: int, first: int, depth: int) -> tuple[int, int]:
-    """Returns which columns of a panel's rows are not all outside the half that takes part."""
-    if half == _LOWER:
-        return 0, min(first + PANEL, depth)
-    if half == _UPPER:
-        return first, depth
-    return 0, depth
-
-
-@numba.njit(cache=True, nogil=True)
 def _pack(right: Floats, half: int, place: Four, panel: Words) -> None:
     """Rounds some columns of some rows, an even number of them; what lies outside the half becomes 0.
 
@@ -115,7 +106,7 @@ def _multiply_panel(
     left, right = sides
     adds, half = form
     top, bottom, start, stop = place
-    low, high = _range(half, column, right.shape[1])
+    low, high = columns_of_half(half, column, PANEL, right.shape[1])
     begin, end = max(low, start), min(high, stop)
     if begin >= end or top >= bottom:
         return
@@ -127,17 +118,8 @@ def _multiply_panel(
     begins = not adds and begin == low
     for row in range(top, bottom, ROWS):
         count = min(ROWS, bottom - row)
-        whole = count == ROWS and wide == PANEL and sums.strides[1] == ITEM_BYTES
-        target = sums if whole else tile
-        target_step = target.strides[0] // ITEM_BYTES
-        target_at = row * target_step + column if whole else 0
-        places = (row * step + begin // 2, step, count, 0, (end - begin) // 2, target_at, target_step)
-        sum_tile(left, panel, target, places, factor, begins or not whole)
-        if not whole:
-            for inside in range(count):
-                for lane in range(wide):
-                    before = np.float32(0.0) if begins else sums[row + inside, column + lane]
-                    sums[row + inside, column + lane] = before + tile[inside, lane]
+        places = (row * step + begin // 2, step, count, 0, (end - begin) // 2)
+        sum_tile_into(sums, (left, panel), places, (row, column, wide), tile, factor, begins)
 
 
 _KINDS: Any = types
@@ -164,9 +146,7 @@ def _multiply(
         height = ((bottom - top + shares - 1) // shares + ROWS - 1) // ROWS * ROWS
         for start in range(0, depth, DEPTH):
             for number in numba.prange(turns * threads):
-                # A triangle's panels differ in their work: each thread takes some of either end.
-                place_number = int(np.intp(number))
-                unit = place_number % turns * threads + place_number // turns
+                unit = dealt(int(np.intp(number)), turns, threads)
                 panel = unit // shares
                 above = min((unit + panel) % shares * height, bottom - top)
                 if panel < panels:
@@ -209,9 +189,7 @@ def _quadratic_form(left: Floats, words: Words, right: Floats, threads: int) -> 
     turns = (units + threads - 1) // threads
     parts = np.zeros(units, dtype=np.float64)
     for number in numba.prange(turns * threads):
-        place_number = int(np.intp(number))
-        # Wider panels have more work: each thread takes some of either kind.
-        unit = place_number % turns * threads + place_number // turns
+        unit = dealt(int(np.intp(number)), turns, threads)
         if unit < units:
             top, column = unit // panels * FORM_ROWS, unit % panels * PANEL
             place = (top, min(top + FORM_ROWS, rows), column, min(PANEL, width - column))

@@ -8,6 +8,7 @@ emptied where they are: whoever read one after all would stop at a tensor withou
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
@@ -116,48 +117,55 @@ def held_bytes(
     return tuple(held.get(rank, 0) for rank in range(len(sets)))
 
 
-class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types its modes in part
-    """Knows at which moment each memory was used last, and which was made, while it is open."""
+class _Watch(TorchDispatchMode, ABC):  # type: ignore[no-untyped-call]  # torch types its modes in part
+    """Sees every operation while it is open."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        self.see({_address(tensor) for tensor in _tensors([args, kwargs])}, list(_tensors(result)))
+        return result
+
+    @abstractmethod
+    def see(self, read: set[int], results: list[torch.Tensor]) -> None:
+        """Takes note of an operation: the memory that it was given, and what came out."""
+
+
+class _Reads(_Watch):  # type: ignore[no-untyped-call]  # torch types its modes in part
+    """Knows at which moment each memory was used last, and which was made, while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.moment = 0
         self.last: dict[int, int] = {}
         self.made: set[int] = set()
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        read = {_address(tensor) for tensor in _tensors([args, kwargs])}
-        written = {_address(tensor) for tensor in _tensors(result)}
+    def see(self, read: set[int], results: list[torch.Tensor]) -> None:
+        """See _Watch."""
+        written = {_address(tensor) for tensor in results}
         self.made |= written - read
         self.last |= dict.fromkeys(read | written, self.moment)
-        return result
 
 
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types its modes in part
+class _Living(_Watch):  # type: ignore[no-untyped-call]  # torch types its modes in part
     """Knows the memory that was allocated while it was open and is still in use."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._made: list[weakref.ref[torch.Tensor]] = []
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        foreign = {_address(tensor) for tensor in _tensors([args, kwargs])} - set(self._storages())
-        self._made += [weakref.ref(tensor) for tensor in _tensors(result) if _address(tensor) not in foreign]
-        return result
+    def see(self, read: set[int], results: list[torch.Tensor]) -> None:
+        """See _Watch."""
+        foreign = read - set(self._storages())
+        self._made += [weakref.ref(tensor) for tensor in results if _address(tensor) not in foreign]
 
     def nbytes(self) -> int:
         """Returns the bytes that are in use now."""

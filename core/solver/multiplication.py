@@ -76,7 +76,7 @@ def quadratic_form(left_OI: torch.Tensor, H_II: torch.Tensor, work: Work) -> flo
     H is symmetric: what lies below its diagonal counts for what lies above it too.
     """
     rounded_OI = rounded(left_OI)
-    if multiplies(rounded_OI, torch.bfloat16) and left_OI.shape[1] % 2 == 0 and left_OI.numel():
+    if _takes_pairs(rounded_OI) and left_OI.numel():
         from core.kernels import numba_rounded  # noqa: PLC0415 - Numba may be missing
 
         count(work, operations=float(left_OI.numel()) * left_OI.shape[1], dtype="bfloat16")
@@ -84,6 +84,11 @@ def quadratic_form(left_OI: torch.Tensor, H_II: torch.Tensor, work: Work) -> flo
     twice_OI = times_transposed(rounded_OI, H_II, work, factor=2.0, halves=Halves(right=Half.LOWER))
     twice_OI.addcmul_(rounded_OI.float(), H_II.diagonal().bfloat16().float(), value=-1)
     return times_elementwise(twice_OI, left_OI)
+
+
+def _takes_pairs(rounded_OI: torch.Tensor) -> bool:
+    """Whether the kernel multiplies this side, whose columns it takes two at a time."""
+    return multiplies(rounded_OI, torch.bfloat16) and rounded_OI.shape[1] % 2 == 0
 
 
 def times_elementwise(left_OI: torch.Tensor, right_OI: torch.Tensor) -> float:
@@ -108,7 +113,7 @@ def _multiply(
     if not left_OI.numel() or not right_JI.numel():
         return
     if left_OI.dtype is torch.bfloat16 and right_JI.dtype is torch.float32:
-        if multiplies(left_OI, torch.bfloat16) and left_OI.shape[1] % 2 == 0:
+        if _takes_pairs(left_OI):
             from core.kernels import numba_rounded  # noqa: PLC0415 - Numba may be missing
 
             numba_rounded.multiply(sums_OJ, left_OI, right_JI, factor=factor, adds=adds, half=halves.right)
